@@ -24,7 +24,7 @@ use crate::otlp;
 const REQUESTS_MAX: usize = 16;
 
 /// Keys that a reload applies; of the others it says that they need a restart.
-const LIVE: [&str; 29] = [
+const LIVE: [&str; 30] = [
     "users",
     "jwt",
     "permissions",
@@ -52,6 +52,7 @@ const LIVE: [&str; 29] = [
     "limits.address_levels_max",
     "limits.address_bytes_max",
     "limits.policies_max",
+    "limits.delayed_messages_max",
     "logging.filter",
     "mqtt.acl_file",
 ];

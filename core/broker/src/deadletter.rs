@@ -10,6 +10,7 @@ use inver_storage::SubmitError;
 use inver_storage::batch::{BatchBuilder, records};
 
 use crate::completion::Completion;
+use crate::delayed::publish_due;
 use crate::message::{Death, HeaderView, HeaderWriter, Message, Property, split_more_keys};
 use crate::namespace::{Inner, Namespace};
 use crate::publisher::{PublishError, Publisher, Target};
@@ -41,6 +42,10 @@ impl DeadLetterer {
 
 impl DropSink for DeadLetterer {
     fn dropped(&self, from: &Arc<Subscription>, dropped: &[Dropped]) -> Result<Completion, SubmitError> {
+        if from.holds_delayed() {
+            let Some(namespace) = self.0.upgrade().map(Namespace::of) else { return Ok(Completion::Now) };
+            return publish_due(&namespace, from, dropped);
+        }
         let Some((mut publisher, to)) = self.target(from) else {
             from.context().counters.dropped.increment(dropped.len() as u64);
             return from.ack_dropped(dropped.iter().map(|d| d.id).collect());

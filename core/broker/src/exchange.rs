@@ -11,11 +11,12 @@ use parking_lot::RwLock;
 use crate::address::Address;
 use crate::bindings::{self, BindTarget, Binding, BindingTable, Removed};
 use crate::completion::Completion;
+use crate::message::{HeaderView, Headers, Property};
 use crate::policy::Applied;
 use crate::queue::Queue;
 use crate::receivers::ReceiverSet;
-use crate::spec::{ExchangeKind, ExchangeSpec};
-use crate::value::{Arguments, HeaderLookup};
+use crate::spec::{ExchangeKind, ExchangeSpec, HASH_HEADER, HASH_PROPERTY};
+use crate::value::{Arguments, HeaderLookup, Value};
 
 /// An exchange. The default exchange, whose routing keys are queue names, is not one of these.
 pub struct Exchange {
@@ -74,6 +75,16 @@ impl BindTarget for RouteTarget {
             RouteTarget::Inbox { inbox, .. } => inbox.as_ptr().addr(),
         }
     }
+
+    fn named(&self, with: &mut dyn FnMut(&str)) {
+        match self {
+            RouteTarget::Queue(queue) => with(queue.name()),
+            RouteTarget::Exchange(exchange) => with(exchange.name()),
+            RouteTarget::Inbox { inbox, .. } => {
+                inbox.upgrade().into_iter().for_each(|inbox| with(inbox.name()));
+            }
+        }
+    }
 }
 
 impl Exchange {
@@ -118,7 +129,7 @@ impl Exchange {
 
     /// Whether its routes depend on the routing key only.
     pub(crate) fn routes_by_key(&self) -> bool {
-        self.spec.kind != ExchangeKind::Headers
+        self.spec.routes_by_key()
     }
 
     /// The number of bindings from it.
@@ -250,9 +261,32 @@ impl Exchange {
         routing_key: &[u8],
         address: Option<&Address>,
         headers: Option<&dyn HeaderLookup>,
+        stored: Headers<'_>,
         found: impl FnMut(&Binding<RouteTarget>),
     ) {
-        self.table.read().route(routing_key, address, headers, found);
+        let hashed = match self.spec.kind {
+            ExchangeKind::ConsistentHash => self.hashed(headers, stored),
+            _ => None,
+        };
+        self.table.read().route(routing_key, address, headers, hashed.as_deref(), found);
+    }
+
+    /// What a hashing exchange takes the hash of, if not of the routing key; of a message without it, nothing.
+    fn hashed(&self, headers: Option<&dyn HeaderLookup>, stored: Headers<'_>) -> Option<Vec<u8>> {
+        let named = |name| self.spec.arguments.get(name).and_then(Value::as_str);
+        if let Some(name) = named(HASH_HEADER) {
+            let value = headers.and_then(|headers| headers.get(name));
+            return Some(value.map(|value| value.as_bytes_to_hash()).unwrap_or_default());
+        }
+        let wanted = named(HASH_PROPERTY)?;
+        let view = HeaderView::of_encoded(stored.bytes, stored.count);
+        let value = view.typed_properties().find_map(|property| match (wanted, property) {
+            ("message_id", Property::MessageId(id)) => Some(id.to_vec()),
+            ("correlation_id", Property::CorrelationId(id)) => Some(id.to_vec()),
+            ("timestamp", Property::TimestampS(seconds)) => Some(seconds.to_string().into_bytes()),
+            _ => None,
+        });
+        Some(value.unwrap_or_default())
     }
 
     /// Calls `found` with the bindings that name an address; see [`BindingTable::route_exactly`].

@@ -24,6 +24,7 @@ mod completion;
 mod connections;
 mod context;
 mod deadletter;
+mod delayed;
 mod exchange;
 mod identity;
 mod limits;
@@ -77,6 +78,7 @@ pub use access::{
 };
 pub use address::{Address, Filter, Form, is_reserved, rewrite};
 pub use audit::{Audit, AuditConfig, AuditEvent, AuditKind, AuditKinds, AuditResult, Who};
+pub use bindings::weight_of;
 pub use broker::{Admission, AdmitError, Admitted, Broker, BrokerError, NamespaceError, check_namespace};
 pub use capture::check_capture;
 pub use client_log::{ClientLog, LoggedClient, LoginRefusal};
@@ -97,8 +99,9 @@ pub use listener::{Anonymous, ClientCertificate, Endpoints, ListenerInfo};
 pub use mailbox::{CLOSE, EVICT, Mailbox};
 pub use message::{HeaderWriter, Headers, Message};
 pub use namespace::{
-    BindDestination, BindError, BindingInfo, Declared, ExchangeError, Group, GroupCoordinator, GroupError,
-    GroupMember, NamedSubscription, Namespace, QueueError, SubscriptionError, may_bind,
+    BindDestination, BindError, BindingInfo, Declared, DelayedId, DelayedMessage, ExchangeError, Group,
+    GroupCoordinator, GroupError, GroupMember, NamedSubscription, Namespace, QueueError, SubscriptionError,
+    WithdrawError, may_bind,
 };
 pub use network::network_of;
 pub use ordered::Order;
@@ -119,11 +122,11 @@ pub use session::{
 };
 pub use source::Source;
 pub use spec::{
-    AppliesTo, BrokerConfig, CaptureRule, DeadLetter, Delivery, DeliveryId, Depth, DropReason, ExchangeKind,
-    ExchangeSpec, Expiry, HUB, HubMode, InboxBounds, Mode, NamespaceLimits, NamespaceSpec, Overflow, OwnerId,
-    PARTITIONS_MAX, PolicyKind, PolicySpec, PublisherId, QueueLimits, QueueSpec, Start, StoredHeaders,
-    SubscriptionOptions, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicIds, TopicKind,
-    TopicSpec, next_owner,
+    AppliesTo, BrokerConfig, CaptureRule, DELAYED_TYPE, DELAYING, DeadLetter, Delivery, DeliveryId, Depth,
+    DropReason, ExchangeKind, ExchangeSpec, Expiry, HASH_HEADER, HASH_PROPERTY, HUB, HubMode, InboxBounds,
+    Mode, NamespaceLimits, NamespaceSpec, Overflow, OwnerId, PARTITIONS_MAX, PolicyKind, PolicySpec,
+    PublisherId, QueueLimits, QueueSpec, Start, StoredHeaders, SubscriptionOptions, TOPIC_NAME_BYTES_MAX,
+    TopicConfig, TopicError, TopicId, TopicIds, TopicKind, TopicSpec, next_owner,
 };
 pub use subscription::{
     AttachError, Consumer, ConsumerSpec, LiveBatch, Member, MemoryBounds, Position, Pull, QueueMemory,

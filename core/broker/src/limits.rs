@@ -33,6 +33,8 @@ pub struct Limits {
     pub transactional_ids_max: usize,
     /// Partitions, groups and offsets in one transaction.
     pub transaction_parts_max: usize,
+    /// Messages that wait until they are due.
+    pub delayed_messages_max: usize,
 }
 
 impl Default for Limits {
@@ -54,6 +56,7 @@ impl Default for Limits {
             policies_max: 1_000,
             transactional_ids_max: 1_000_000,
             transaction_parts_max: 100_000,
+            delayed_messages_max: 10_000_000,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::address::{Address, Form};
+use crate::message::Headers;
 use crate::namespace::Namespace;
 use crate::publisher::PublishError;
 use crate::queue::Queue;
@@ -52,7 +53,14 @@ impl Namespace {
             return Ok(RoutePreview { queues: queue.into_iter().collect(), ..RoutePreview::default() });
         }
         let exchange = self.exchange(name).ok_or_else(|| PublishError::NoSuchExchange(name.to_owned()))?;
-        let publish = Publish { guaranteed: true, by, lookup: headers, permissions: None };
+        let publish = Publish {
+            guaranteed: true,
+            by,
+            lookup: headers,
+            permissions: None,
+            headers: Headers::default(),
+            appends: true,
+        };
         Ok(self.shown(router::preview(self, &exchange, routing_key, None, &publish)))
     }
 
@@ -60,7 +68,14 @@ impl Namespace {
     #[must_use]
     pub fn preview_address(&self, address: &[u8], by: &PublisherId) -> RoutePreview {
         let address = Address::parse(Form::Slashed, address);
-        let publish = Publish { guaranteed: true, by, lookup: None, permissions: None };
+        let publish = Publish {
+            guaranteed: true,
+            by,
+            lookup: None,
+            permissions: None,
+            headers: Headers::default(),
+            appends: true,
+        };
         let dotted = address.write(Form::Dotted);
         self.shown(router::preview(self, &self.hub(), &dotted, Some(&address), &publish))
     }

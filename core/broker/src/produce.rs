@@ -18,7 +18,7 @@ use inver_storage::{Entry, Stream, SubmitError, Submitted};
 use crate::access::Permissions;
 use crate::address::{Address, Form, rewrite};
 use crate::limits::Limits;
-use crate::message::{HeaderWriter, Message, RawHeaders};
+use crate::message::{HeaderWriter, Headers, Message, RawHeaders};
 use crate::namespace::Namespace;
 use crate::publisher::{LENGTH_CHECK_MS, PublishError};
 use crate::queue::Queue;
@@ -220,7 +220,14 @@ fn add_bytes(queues: &[Arc<Queue>], batch: &Batch) {
 }
 
 fn publish() -> Publish<'static> {
-    Publish { guaranteed: true, by: &PRODUCER, permissions: None, lookup: None }
+    Publish {
+        guaranteed: true,
+        by: &PRODUCER,
+        permissions: None,
+        lookup: None,
+        headers: Headers::default(),
+        appends: true,
+    }
 }
 
 /// The subscribers of a topic's address, from the listener cache unless the topology changed.

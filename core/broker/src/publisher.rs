@@ -4,6 +4,7 @@
 //! routes that is valid until the topology changes, so that a publish to a known address costs a look-up and a copy.
 //! Does not own routing, or what a queue does at its limits.
 
+mod later;
 mod traced;
 
 use std::sync::Arc;
@@ -129,6 +130,10 @@ pub struct Publisher {
     is_exempt: bool,
     /// It publishes what the broker itself has to say: at addresses where no client may.
     is_servers: bool,
+    /// It publishes what was delayed already.
+    is_delivering: bool,
+    /// It appends to the log topics that keys name, as far as permissions allow.
+    appends: bool,
     /// Spans of sampled messages since the last flush.
     spans: traced::Spans,
 }
@@ -142,6 +147,12 @@ struct How<'a> {
     clears: bool,
     /// If a queue refuses it, no receiver gets it.
     to_all: bool,
+}
+
+/// Where a message goes, or after which delay, milliseconds.
+enum Routing {
+    Now(Arc<Route>),
+    Later(i64),
 }
 
 /// A check of a queue with limits.
@@ -188,6 +199,8 @@ impl Publisher {
             unroutable: 0,
             is_exempt: false,
             is_servers: false,
+            is_delivering: false,
+            appends: true,
             spans: Vec::new(),
         }
     }
@@ -222,6 +235,13 @@ impl Publisher {
     /// A publisher of messages that are stored already.
     pub(crate) fn of_stored(namespace: Namespace) -> Publisher {
         Publisher { is_exempt: true, ..Publisher::new(namespace, PublisherId::default()) }
+    }
+
+    /// A publisher of delayed messages that are due, of clients of a protocol. `appends`: these may write to the log topics
+    /// that keys name.
+    pub(crate) fn of_due(namespace: Namespace, origin: &'static str, appends: bool) -> Publisher {
+        let id = PublisherId { origin, session: None };
+        Publisher { is_exempt: true, is_delivering: true, appends, ..Publisher::new(namespace, id) }
     }
 
     pub(crate) fn namespace(&self) -> &Namespace {
@@ -295,7 +315,10 @@ impl Publisher {
                 }
             },
             Target::Exchange { name, routing_key, more_keys: [] } => {
-                self.route(name, routing_key, message)?
+                match self.route(name, routing_key, message)? {
+                    Routing::Now(route) => route,
+                    Routing::Later(delay_ms) => return self.put_later(to, message, delay_ms, false),
+                }
             }
             // Rare, and the routes many: not cached.
             Target::Exchange { name, routing_key, more_keys } => {
@@ -303,9 +326,13 @@ impl Publisher {
                     std::iter::once(routing_key).chain(more_keys.iter().copied()).collect();
                 self.cost += ROUTE_COST * keys.len();
                 self.check(to)?;
+                let exchange = self.exchange(name)?;
+                if let Some(delay_ms) = exchange.as_ref().and_then(|e| self.delay_of(e.spec(), message)) {
+                    return self.put_later(to, message, delay_ms, false);
+                }
                 let stored = self.stored_lookup(message);
                 let publish = self.publish_of(message, &stored);
-                Arc::new(match self.exchange(name)? {
+                Arc::new(match exchange {
                     None => router::to_queues(&self.namespace, &keys),
                     Some(e) => router::from_exchange(&self.namespace, &e, &keys, &publish),
                 })
@@ -598,22 +625,26 @@ impl Publisher {
         name: &str,
         routing_key: &[u8],
         message: &Message<'_>,
-    ) -> Result<Arc<Route>, PublishError> {
+    ) -> Result<Routing, PublishError> {
         // Before the look-up of the exchange: it exists as long as the version holds.
         if let Some(route) = self.cached(name, b'.', routing_key, message.guaranteed) {
-            return Ok(route);
+            return Ok(Routing::Now(route));
         }
         self.cost += ROUTE_COST;
         self.check_exchange(name)?;
         let Some(exchange) = self.exchange(name)? else {
-            return Ok(self.cache(router::to_queues(&self.namespace, &[routing_key])));
+            return Ok(Routing::Now(self.cache(router::to_queues(&self.namespace, &[routing_key]))));
         };
         self.check_key(&exchange, routing_key)?;
+        if let Some(delay_ms) = self.delay_of(exchange.spec(), message) {
+            return Ok(Routing::Later(delay_ms));
+        }
         let stored = self.stored_lookup(message);
         let publish = self.publish_of(message, &stored);
         let route = router::from_exchange(&self.namespace, &exchange, &[routing_key], &publish);
         // A route that depends on headers is not cached: they are not part of its key.
-        Ok(if self.namespace.routes_by_key(&exchange) { self.cache(route) } else { Arc::new(route) })
+        let is_cached = self.namespace.routes_by_key(&exchange);
+        Ok(Routing::Now(if is_cached { self.cache(route) } else { Arc::new(route) }))
     }
 
     /// The permissions, if they restrict the client.
@@ -691,6 +722,8 @@ impl Publisher {
             by: &self.id,
             permissions: self.restricting(),
             lookup: Some(message.lookup.unwrap_or(stored)),
+            headers: message.headers,
+            appends: self.appends,
         }
     }
 

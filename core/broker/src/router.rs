@@ -16,6 +16,7 @@ use crate::access::Permissions;
 use crate::address::{Address, Form, is_reserved};
 use crate::bindings::{Binding, Readers};
 use crate::exchange::{Exchange, Inbox, RouteTarget};
+use crate::message::Headers;
 use crate::namespace::Namespace;
 use crate::queue::Queue;
 use crate::receivers::{self, ReceiverSet};
@@ -65,6 +66,10 @@ pub(crate) struct Publish<'a> {
     /// What the publisher may do, if anything restricts it.
     pub(crate) permissions: Option<&'a Permissions>,
     pub(crate) lookup: Option<&'a dyn HeaderLookup>,
+    /// The headers of the message.
+    pub(crate) headers: Headers<'a>,
+    /// It may be appended to the log topics that keys name, as far as permissions allow.
+    pub(crate) appends: bool,
 }
 
 impl Publish<'_> {
@@ -148,7 +153,9 @@ pub(crate) fn from_topic(namespace: &Namespace, topic: &Topic, publish: &Publish
         (HubMode::Off, _) => return found.finish(publish.guaranteed),
         // A queue's name is no address.
         (_, TopicKind::Queue) => {}
-        (HubMode::Open, _) => hub.route(keys[0], Some(&address), publish.lookup, &mut pass_on),
+        (HubMode::Open, _) => {
+            hub.route(keys[0], Some(&address), publish.lookup, publish.headers, &mut pass_on);
+        }
         (HubMode::Named, _) => hub.route_exactly(&address, &mut pass_on),
     }
     found.visited.add(&hub);
@@ -210,7 +217,7 @@ fn visit_all(
             if is_passed_on && !publish.may_write_key(routing_key) {
                 continue;
             }
-            exchange.route(routing_key, address, publish.lookup, |binding| {
+            exchange.route(routing_key, address, publish.lookup, publish.headers, |binding| {
                 any = true;
                 found.add_target(&binding.target, publish, &mut stack);
             });
@@ -237,6 +244,7 @@ fn visit_topics(
     if let Some(topic) = name.and_then(|n| namespace.topic(n))
         && topic.kind() == TopicKind::Log
         && topic.hub() != HubMode::Off
+        && publish.appends
         && publish.permissions.is_none_or(|p| p.may(ResourceKind::Topic, topic.name(), Operation::Write))
         && let Some(partition) = topic.partition_of(Some(routing_key))
     {
@@ -478,7 +486,14 @@ mod tests {
     }
 
     fn publish() -> Publish<'static> {
-        Publish { guaranteed: true, by: &PUBLISHER, permissions: None, lookup: None }
+        Publish {
+            guaranteed: true,
+            by: &PUBLISHER,
+            permissions: None,
+            lookup: None,
+            headers: Headers::default(),
+            appends: true,
+        }
     }
 
     fn queues(route: &Route) -> Vec<&str> {

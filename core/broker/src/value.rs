@@ -56,6 +56,16 @@ impl Value {
         }
     }
 
+    /// Bytes that are equal for equal values, for hashing.
+    #[must_use]
+    pub(crate) fn as_bytes_to_hash(&self) -> Vec<u8> {
+        match self {
+            Value::Text(bytes) | Value::Bytes(bytes) => bytes.clone(),
+            Value::Int(number) => number.to_string().into_bytes(),
+            other => format!("{other:?}").into_bytes(),
+        }
+    }
+
     /// The boolean, if it is one.
     #[must_use]
     pub fn as_bool(&self) -> Option<bool> {

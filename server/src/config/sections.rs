@@ -341,6 +341,8 @@ section! {
         pub(crate) transactional_ids_max: usize = model().limits.transactional_ids_max => count(1..=MANY),
         /// Partitions, groups and offsets of groups in one transaction.
         pub(crate) transaction_parts_max: usize = model().limits.transaction_parts_max => count(1..=MANY),
+        /// Messages of a namespace that wait until they are due; beyond it they are refused. Each takes about 24 bytes of memory.
+        pub(crate) delayed_messages_max: usize = model().limits.delayed_messages_max => count(1..=20_000_000),
         /// Users stored in the broker; those of the configuration do not count.
         pub(crate) users_max: usize = model().access_limits.users_max => count(1..=MANY),
         /// Permission rules stored in the broker; those of the configuration do not count.
@@ -439,6 +441,7 @@ impl Limits {
             policies_max: self.policies_max,
             transactional_ids_max: self.transactional_ids_max,
             transaction_parts_max: self.transaction_parts_max,
+            delayed_messages_max: self.delayed_messages_max,
         }
     }
 }

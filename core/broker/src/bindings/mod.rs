@@ -3,6 +3,7 @@
 //! Generic over the targets. Owns the bindings of one exchange and their lookup; the cost of adding, finding and
 //! removing a binding does not depend on the number of others. Does not own what a target is.
 
+mod choice;
 mod headers;
 
 use std::collections::HashMap;
@@ -20,12 +21,18 @@ use crate::spec::ExchangeKind;
 use crate::trie::Trie;
 use crate::value::{Arguments, HeaderLookup, Value};
 
+use choice::{Chances, by_modulus, by_weight};
 use headers::HeaderRule;
+
+pub use choice::weight_of;
 
 /// The target of a binding.
 pub(crate) trait BindTarget: Clone {
     /// Identity of the target while the binding exists; two targets of one identity are the same.
     fn identity(&self) -> usize;
+
+    /// Calls `with` with its name, which is the same after a restart.
+    fn named(&self, with: &mut dyn FnMut(&str));
 }
 
 /// A binding. Target, key and arguments are its identity.
@@ -86,6 +93,9 @@ pub(crate) enum BindingTable<T> {
     Fanout(Bag<Binding<T>>),
     Topic(Trie<Binding<T>>),
     Headers(Bag<Ruled<T>>),
+    Weighted(Bag<Binding<T>>),
+    Modulus(Bag<Binding<T>>),
+    Random(Chances<T>),
 }
 
 /// A binding of a headers exchange with its rule.
@@ -104,6 +114,9 @@ impl<T: BindTarget> BindingTable<T> {
             ExchangeKind::Fanout => BindingTable::Fanout(Bag::default()),
             ExchangeKind::Topic => BindingTable::Topic(Trie::default()),
             ExchangeKind::Headers => BindingTable::Headers(Bag::default()),
+            ExchangeKind::ConsistentHash => BindingTable::Weighted(Bag::default()),
+            ExchangeKind::ModulusHash => BindingTable::Modulus(Bag::default()),
+            ExchangeKind::Random | ExchangeKind::LocalRandom => BindingTable::Random(Chances::default()),
         }
     }
 
@@ -123,7 +136,10 @@ impl<T: BindTarget> BindingTable<T> {
     ) -> Option<&mut Binding<T>> {
         match self {
             BindingTable::Direct(t) => t.get_mut(key)?.find_mut(hash, is_it),
-            BindingTable::Fanout(t) => t.find_mut(hash, is_it),
+            BindingTable::Fanout(t) | BindingTable::Weighted(t) | BindingTable::Modulus(t) => {
+                t.find_mut(hash, is_it)
+            }
+            BindingTable::Random(t) => t.bindings.find_mut(hash, is_it),
             BindingTable::Topic(t) => t.find_mut(&filter(key, slashed), hash, is_it),
             BindingTable::Headers(t) => {
                 let ruled = t.find_mut(hash, |ruled| is_it(&ruled.binding))?;
@@ -136,7 +152,10 @@ impl<T: BindTarget> BindingTable<T> {
     pub(crate) fn insert(&mut self, binding: Binding<T>) {
         match self {
             BindingTable::Direct(t) => t.entry(binding.key.clone()).or_default().insert(binding),
-            BindingTable::Fanout(t) => t.insert(binding),
+            BindingTable::Fanout(t) | BindingTable::Weighted(t) | BindingTable::Modulus(t) => {
+                t.insert(binding);
+            }
+            BindingTable::Random(t) => t.bindings.insert(binding),
             BindingTable::Topic(t) => t.insert(&filter(&binding.key, binding.slashed), binding),
             BindingTable::Headers(t) => {
                 t.insert(Ruled { rule: HeaderRule::new(&binding.arguments), binding });
@@ -161,7 +180,10 @@ impl<T: BindTarget> BindingTable<T> {
                 }
                 removed
             }
-            BindingTable::Fanout(t) => t.remove(hash, remove),
+            BindingTable::Fanout(t) | BindingTable::Weighted(t) | BindingTable::Modulus(t) => {
+                t.remove(hash, remove)
+            }
+            BindingTable::Random(t) => t.bindings.remove(hash, remove),
             BindingTable::Topic(t) => t.remove(&filter(key, slashed), hash, remove),
             BindingTable::Headers(t) => {
                 let removed = t.remove(hash, |ruled| remove(&ruled.binding));
@@ -173,7 +195,10 @@ impl<T: BindTarget> BindingTable<T> {
     pub(crate) fn for_each(&self, mut f: impl FnMut(&Binding<T>)) {
         match self {
             BindingTable::Direct(t) => t.values().flat_map(Bag::iter).for_each(f),
-            BindingTable::Fanout(t) => t.iter().for_each(f),
+            BindingTable::Fanout(t) | BindingTable::Weighted(t) | BindingTable::Modulus(t) => {
+                t.iter().for_each(f);
+            }
+            BindingTable::Random(t) => t.bindings.iter().for_each(f),
             BindingTable::Topic(t) => t.iter().for_each(f),
             BindingTable::Headers(t) => t.iter().for_each(|ruled| f(&ruled.binding)),
         }
@@ -193,6 +218,7 @@ impl<T: BindTarget> BindingTable<T> {
         routing_key: &[u8],
         address: Option<&Address>,
         headers: Option<&dyn HeaderLookup>,
+        hashed: Option<&[u8]>,
         mut found: impl FnMut(&Binding<T>),
     ) {
         match self {
@@ -202,6 +228,12 @@ impl<T: BindTarget> BindingTable<T> {
                 }
             }
             BindingTable::Fanout(t) => t.iter().for_each(found),
+            BindingTable::Weighted(t) => {
+                let hashed = hashed.unwrap_or(routing_key);
+                by_weight(t, hashed).into_iter().for_each(found);
+            }
+            BindingTable::Modulus(t) => by_modulus(t, routing_key).into_iter().for_each(found),
+            BindingTable::Random(t) => t.draw().into_iter().for_each(found),
             BindingTable::Topic(t) => {
                 let parsed;
                 let address = match address {
@@ -276,6 +308,10 @@ mod tests {
         fn identity(&self) -> usize {
             *self
         }
+
+        fn named(&self, with: &mut dyn FnMut(&str)) {
+            with(&format!("q{self}"));
+        }
     }
 
     fn binding(target: usize, key: &[u8]) -> Binding<usize> {
@@ -293,7 +329,7 @@ mod tests {
 
     fn routed(table: &BindingTable<usize>, key: &[u8]) -> Vec<usize> {
         let mut found = Vec::new();
-        table.route(key, None, None, |binding| found.push(binding.target));
+        table.route(key, None, None, None, |binding| found.push(binding.target));
         found.sort_unstable();
         found
     }
@@ -312,6 +348,44 @@ mod tests {
             }
             assert_eq!(routed(&table, b"a.b"), wanted, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn one_binding_is_chosen_by_hash_or_by_chance() {
+        for (kind, weights, shares) in [
+            (ExchangeKind::ConsistentHash, [1, 1, 2], [0.25, 0.25, 0.5]),
+            (ExchangeKind::ModulusHash, [1, 1, 2], [0.333, 0.333, 0.333]),
+            (ExchangeKind::Random, [1, 1, 2], [0.333, 0.333, 0.333]),
+        ] {
+            let mut table = BindingTable::new(kind);
+            for (target, weight) in (0..).zip(weights) {
+                table.insert(binding(target, weight.to_string().as_bytes()));
+            }
+            let one = |table: &BindingTable<usize>, key: usize| {
+                let found = routed(table, key.to_string().as_bytes());
+                assert_eq!(found.len(), 1, "{kind:?}");
+                found[0]
+            };
+            let before: Vec<usize> = (0..6000).map(|key| one(&table, key)).collect();
+            for (target, share) in (0..).zip(shares) {
+                let count = before.iter().filter(|found| **found == target).count();
+                let wanted = 6000.0 * share;
+                assert!((count as f64 - wanted).abs() < 300.0, "{kind:?} {target}: {count} of {wanted}");
+            }
+            if kind == ExchangeKind::ConsistentHash {
+                table.insert(binding(3, b"1"));
+                let moved = (0..6000).filter(|key| one(&table, *key) != before[*key]);
+                assert!(moved.clone().all(|key| one(&table, key) == 3), "only to the new one");
+                assert!((900..1500).contains(&moved.count()));
+            }
+        }
+        for (key, weight) in
+            [(&b"1"[..], Some(1)), (b"0", None), (b"x", None), (b"", None), (b"99999999", Some(1_000_000))]
+        {
+            assert_eq!(weight_of(key), weight);
+        }
+        let empty: BindingTable<usize> = BindingTable::new(ExchangeKind::ModulusHash);
+        assert!(routed(&empty, b"k").is_empty());
     }
 
     #[test]

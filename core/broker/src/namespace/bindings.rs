@@ -21,7 +21,7 @@ use crate::limits::{self, LimitReached};
 use crate::queue::Queue;
 use crate::rows::{self, BindingOwner, BindingRow};
 use crate::seeded_bugs::{Bug, is_seeded};
-use crate::spec::{ExchangeKind, ExchangeSpec};
+use crate::spec::ExchangeSpec;
 use crate::value::{Arguments, Value};
 
 /// Clients that a binding belongs to; when one more declares it, the earliest no longer counts.
@@ -285,7 +285,7 @@ impl Namespace {
         binding: Binding<RouteTarget>,
     ) -> Result<(), Option<Lsn>> {
         match &binding.target {
-            RouteTarget::Exchange(next) if next.spec().kind == ExchangeKind::Headers => {
+            RouteTarget::Exchange(next) if !next.routes_by_key() => {
                 self.0.may_reach_headers.store(true, Ordering::Release);
             }
             _ => {}
@@ -409,6 +409,7 @@ fn with_reader(readers: &Readers, reader: &Arc<Permissions>) -> Option<Readers> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::ExchangeKind;
     use crate::{Broker, BrokerConfig};
     use inver_storage::{Log, LogOptions};
 

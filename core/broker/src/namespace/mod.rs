@@ -11,6 +11,7 @@
 
 mod bindings;
 mod compaction;
+mod delays;
 mod groups;
 mod leaving;
 mod listeners;
@@ -59,6 +60,7 @@ use listeners::ListenerCache;
 use origins::Origins;
 
 pub use bindings::{BindDestination, BindError, ExchangeError};
+pub use delays::{DelayedId, DelayedMessage, WithdrawError};
 pub use groups::{Group, GroupCoordinator, GroupError, GroupMember};
 pub use listing::{BindingInfo, NamedSubscription};
 pub use passing_on::may_bind;

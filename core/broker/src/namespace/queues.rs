@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 
 use inver_storage::{CursorId, Entry, Lsn, Offset, SubmitError};
 
+use super::delays::is_reserved;
 use super::leaving::Leaving;
 use super::passing_on::may_dead_letter;
 use super::{Inner, Namespace};
@@ -46,8 +47,8 @@ pub enum QueueError {
     /// It has messages.
     #[error("queue '{0}' has messages")]
     NotEmpty(String),
-    /// Its name is too long.
-    #[error("'{0}' is too long for a name")]
+    /// Its name is too long, or the broker's own.
+    #[error("'{0}' is too long for a name, or reserved")]
     BadName(String),
     /// The client may not have the queue's dead letters published to this exchange.
     #[error("no permission to write to exchange '{0}' with the routing keys of dead letters")]
@@ -75,7 +76,8 @@ impl Namespace {
     /// The queue of this name.
     #[must_use]
     pub fn queue(&self, name: &str) -> Option<Arc<Queue>> {
-        self.0.queues.get(name).map(|q| q.clone())
+        let queue = self.0.queues.get(name)?;
+        (!queue.spec().holds_delayed()).then(|| queue.clone())
     }
 
     /// All queues, in the order of their names.
@@ -94,7 +96,8 @@ impl Namespace {
     #[must_use]
     pub fn queue_totals(&self) -> (Depth, QueueMemory) {
         let (mut totals, mut memory) = (Depth::default(), QueueMemory::default());
-        let all: Vec<Arc<Queue>> = self.0.queues.iter().map(|queue| queue.clone()).collect();
+        let all = self.0.queues.iter().filter(|queue| !queue.spec().holds_delayed());
+        let all: Vec<Arc<Queue>> = all.map(|queue| queue.clone()).collect();
         for queue in all {
             let depth = queue.depth();
             totals.ready += depth.ready;
@@ -109,7 +112,7 @@ impl Namespace {
 
     /// Creates a queue, or returns the present one of that name unchanged; the caller compares it with the spec.
     pub fn declare_queue(&self, name: &str, spec: QueueSpec) -> Result<Declared<Arc<Queue>>, QueueError> {
-        if name.len() > TOPIC_NAME_BYTES_MAX * 4 {
+        if name.len() > TOPIC_NAME_BYTES_MAX * 4 || is_reserved(name) {
             return Err(QueueError::BadName(name.to_owned()));
         }
         self.counters().queues_declared.increment(1);
@@ -151,7 +154,7 @@ impl Namespace {
         Ok(Declared { it, created: true, completion })
     }
 
-    fn make_durable(&self, name: &str, spec: QueueSpec) -> Result<(Arc<Queue>, Lsn), QueueError> {
+    pub(super) fn make_durable(&self, name: &str, spec: QueueSpec) -> Result<(Arc<Queue>, Lsn), QueueError> {
         let log = self.log();
         let (stream, cursor) = (log.allocate_stream(), log.allocate_cursor());
         let mut entry = Entry::new();
@@ -200,12 +203,14 @@ impl Namespace {
         queue.is_some()
     }
 
-    fn enter_queue(&self, queue: &Arc<Queue>) {
+    pub(super) fn enter_queue(&self, queue: &Arc<Queue>) {
         if let (Some(topic), false) = (queue.topic(), queue.spec().hidden) {
             self.enter_topic(topic);
         }
         // Before a publisher or a consumer finds it.
-        if let Some(max) = queue.spec().priority_max() {
+        if queue.spec().holds_delayed() {
+            queue.subscription().order_by_due();
+        } else if let Some(max) = queue.spec().priority_max() {
             queue.subscription().order_by_priority(max);
         }
         if queue.spec().keeps_undelivered() {
@@ -221,7 +226,9 @@ impl Namespace {
         }
         self.police_queue(queue);
         self.0.queues.insert(queue.name().into(), queue.clone());
-        self.0.queues_by_name.insert(queue);
+        if !queue.spec().holds_delayed() {
+            self.0.queues_by_name.insert(queue);
+        }
         queue.start_checks();
         if queue.spec().auto_delete {
             let (inner, name) = (Arc::downgrade(&self.0), queue.name().to_owned());

@@ -63,7 +63,7 @@ impl Namespace {
     fn remove_all_queues(&self, removal: &mut Removal<'_>) -> Result<(), SubmitError> {
         let queues = {
             let _topology = self.topology();
-            let queues = self.queues();
+            let queues: Vec<_> = self.0.queues.iter().map(|queue| queue.clone()).collect();
             self.0.queues.clear();
             self.0.queues_by_name.clear();
             queues

@@ -18,7 +18,28 @@ pub enum ExchangeKind {
     Topic,
     /// To bindings whose arguments match the message's headers.
     Headers,
+    /// To one binding, by a hash of the routing key, of a header or of a property; a binding's key is its weight. Few keys move
+    /// when bindings come and go.
+    ConsistentHash,
+    /// To one binding, by a hash of the routing key modulo the number of bindings.
+    ModulusHash,
+    /// To one binding by chance.
+    Random,
+    /// The same: all queues are on this node.
+    LocalRandom,
 }
+
+/// All kinds, in the order of their stored numbers.
+const KINDS: [ExchangeKind; 8] = [
+    ExchangeKind::Direct,
+    ExchangeKind::Fanout,
+    ExchangeKind::Topic,
+    ExchangeKind::Headers,
+    ExchangeKind::ConsistentHash,
+    ExchangeKind::ModulusHash,
+    ExchangeKind::Random,
+    ExchangeKind::LocalRandom,
+];
 
 impl ExchangeKind {
     /// The name that users read and write.
@@ -29,6 +50,10 @@ impl ExchangeKind {
             ExchangeKind::Fanout => "fanout",
             ExchangeKind::Topic => "topic",
             ExchangeKind::Headers => "headers",
+            ExchangeKind::ConsistentHash => "x-consistent-hash",
+            ExchangeKind::ModulusHash => "x-modulus-hash",
+            ExchangeKind::Random => "x-random",
+            ExchangeKind::LocalRandom => "x-local-random",
         }
     }
 }
@@ -37,15 +62,21 @@ impl std::str::FromStr for ExchangeKind {
     type Err = ();
 
     fn from_str(s: &str) -> Result<ExchangeKind, ()> {
-        match s {
-            "direct" => Ok(ExchangeKind::Direct),
-            "fanout" => Ok(ExchangeKind::Fanout),
-            "topic" => Ok(ExchangeKind::Topic),
-            "headers" => Ok(ExchangeKind::Headers),
-            _ => Err(()),
-        }
+        KINDS.into_iter().find(|kind| kind.as_str() == s).ok_or(())
     }
 }
+
+/// The argument of a hashing exchange that names the header whose value is hashed.
+pub const HASH_HEADER: &str = "hash-header";
+
+/// The same for a property: `message_id`, `correlation_id` or `timestamp`.
+pub const HASH_PROPERTY: &str = "hash-property";
+
+/// The type of exchanges that delay messages, whose routing is that of another type.
+pub const DELAYING: &str = "x-delayed-message";
+
+/// The argument that names the other type.
+pub const DELAYED_TYPE: &str = "x-delayed-type";
 
 /// What an exchange was declared as.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,4 +91,34 @@ pub struct ExchangeSpec {
     pub internal: bool,
     /// Further settings, such as `alternate-exchange`.
     pub arguments: Arguments,
+}
+
+impl ExchangeSpec {
+    /// Whether messages may say how long they are delayed.
+    #[must_use]
+    pub fn delays(&self) -> bool {
+        self.arguments.contains_key(DELAYED_TYPE)
+    }
+
+    /// Whether its routes depend on the routing key only.
+    #[must_use]
+    pub fn routes_by_key(&self) -> bool {
+        !self.delays()
+            && match self.kind {
+                ExchangeKind::Direct
+                | ExchangeKind::Fanout
+                | ExchangeKind::Topic
+                | ExchangeKind::ModulusHash => true,
+                ExchangeKind::Headers | ExchangeKind::Random | ExchangeKind::LocalRandom => false,
+                ExchangeKind::ConsistentHash => {
+                    ![HASH_HEADER, HASH_PROPERTY].iter().any(|name| self.arguments.contains_key(*name))
+                }
+            }
+    }
+
+    /// The name of its type, that users read and write.
+    #[must_use]
+    pub fn type_name(&self) -> &'static str {
+        if self.delays() { DELAYING } else { self.kind.as_str() }
+    }
 }

@@ -15,13 +15,13 @@ mod topic;
 
 pub use config::{BrokerConfig, CaptureRule, InboxBounds, StoredHeaders};
 pub use delivery::{Delivery, DeliveryId, Depth, DropReason, Mode, Start};
-pub use exchange::{ExchangeKind, ExchangeSpec, HUB};
+pub use exchange::{DELAYED_TYPE, DELAYING, ExchangeKind, ExchangeSpec, HASH_HEADER, HASH_PROPERTY, HUB};
 pub use hub::HubMode;
 pub(crate) use hub::{SETTING as HUB_SETTING, check as check_hub};
 pub use namespace::{NamespaceLimits, NamespaceSpec};
 pub use policy::{AppliesTo, PolicyKind, PolicySpec};
-pub(crate) use queue::QueueBounds;
 pub use queue::{DeadLetter, Overflow, OwnerId, QueueLimits, QueueSpec, next_owner};
+pub(crate) use queue::{HOLDS_DELAYED, QueueBounds};
 pub use session::{Expiry, PublisherId, SubscriptionOptions};
 pub use topic::{
     PARTITIONS_MAX, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicIds, TopicKind, TopicSpec,

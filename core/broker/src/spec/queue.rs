@@ -17,6 +17,9 @@ pub fn next_owner() -> OwnerId {
     OwnerId(NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// The argument of a hidden queue that holds messages until they are due.
+pub(crate) const HOLDS_DELAYED: &str = "x-inver-holds-delayed";
+
 /// What a queue was declared as.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct QueueSpec {
@@ -77,6 +80,11 @@ impl QueueSpec {
         let max =
             self.arguments.get("x-max-priority").and_then(Value::as_int).filter(|_| !self.is_quorum())?;
         u8::try_from(max).ok().filter(|max| *max > 0)
+    }
+
+    /// Whether it holds messages until they are due. No client can declare such a queue.
+    pub(crate) fn holds_delayed(&self) -> bool {
+        self.hidden && self.arguments.contains_key(HOLDS_DELAYED)
     }
 
     /// Whether dead letters without a receiver stay in the queue. As in RabbitMQ, only where a full queue refuses messages:

@@ -46,6 +46,8 @@ pub(super) struct Round {
     drops: RoundDrops,
     loads: Vec<Load>,
     is_full: bool,
+    /// More of what arrived has to be read for the order.
+    is_indexing: bool,
 }
 
 /// The messages that were dropped under the lock.
@@ -140,6 +142,9 @@ impl Subscription {
             let progress = self.settle_drops(round.drops);
             dropped += progress;
             let Round { depth, retry_ms, .. } = round;
+            if round.is_indexing {
+                continue;
+            }
             if !round.is_full {
                 return Checked { depth, next: round.next, retry_ms, dropped };
             }
@@ -216,7 +221,8 @@ impl State {
         }
         self.release_copies();
         let next = if is_empty { NextCheck::Never } else { next.unwrap_or(NextCheck::Soon) };
-        Round { depth: self.depth(), next, retry_ms, drops: self.take_drops(), loads, is_full }
+        let (depth, is_indexing) = (self.depth(), self.is_indexing());
+        Round { depth, next, retry_ms, drops: self.take_drops(), loads, is_full, is_indexing }
     }
 
     /// Begins a round: sets the time and the limits, and drops what is over the length limits. Whether no message is
@@ -347,6 +353,9 @@ impl State {
 
     /// Drops expired messages at the head. Returns when to check again, once it found a message that stays.
     fn expire_head(&mut self, loads: &mut Vec<Load>) -> Option<NextCheck> {
+        if let Some(due_ms) = self.first_due().filter(|due_ms| *due_ms > self.limits.now_ms) {
+            return Some(NextCheck::At(due_ms));
+        }
         self.limits.in_grace = self.is_awaited(self.limits.now_ms);
         self.skip_expired();
         let head = self.next_within_limits(self.limits.read_bytes(), loads)?;

@@ -39,6 +39,7 @@ mod terms;
 mod tests;
 mod undelivered;
 mod waiting;
+mod withdraw;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -61,6 +62,7 @@ pub(crate) use check::Checked as LimitsChecked;
 pub(crate) use drops::Dropped;
 pub(crate) use limits::NextCheck;
 pub(crate) use owner::{DropSink, Recheck};
+pub(crate) use withdraw::Withdrawn;
 
 use limits::Scope;
 use locking::StateLock;
@@ -138,6 +140,16 @@ impl Subscription {
     /// Gives messages out by their priorities, up to `max`: those of the highest first. Called before any is taken.
     pub(crate) fn order_by_priority(&self, max: u8) {
         self.locked(|state| state.order_by_priority(max));
+    }
+
+    /// Orders messages by when they expire: they are due then. Called before any is taken.
+    pub(crate) fn order_by_due(&self) {
+        self.locked(State::order_by_due);
+    }
+
+    /// Whether its messages wait until they are due.
+    pub(crate) fn holds_delayed(&self) -> bool {
+        self.locked(|state| state.holds_delayed())
     }
 
     /// Keeps dead letters that have no receiver.

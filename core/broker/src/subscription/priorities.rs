@@ -1,14 +1,15 @@
-//! The order of a queue whose messages have priorities.
+//! The order of a queue whose messages have priorities, or wait until they are due.
 //!
 //! The log keeps messages as they came in. What arrived is read once, and of each message only its offset is kept, under
-//! its rank: 0 is the highest priority. A message is read again when its turn comes, unless that is in the same pull. The
-//! next message is the oldest one of the first rank that has any; returned ones have their old place.
+//! its rank (0 is the highest priority), or with the time when it is due. A message is read again when its turn comes, unless
+//! that is in the same pull. The next message is the oldest one of the first rank that has any, or the one that is due
+//! first; returned ones have their old place.
 //!
 //! Nothing is given out while arrived messages were not read: a later one may come first. So the first pull after a restart
 //! reads all that waits. Beyond [`INDEXED_MAX`] messages, and beyond its memory in a queue that is in memory, the queue's
 //! order is that of arrival.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use inver_storage::batch::Record;
@@ -18,10 +19,10 @@ use super::sizes::{size, value_bytes};
 use super::source::{Offer, READ_BYTES, Source, Taken};
 use super::state::{Load, Requeued, State, UnackedMessage};
 use super::{Delivery, DeliveryId};
-use crate::message::priority;
+use crate::message::{expires_ms, priority};
 use crate::spec::DropReason;
 
-/// Messages whose place is known, of one queue. Each takes at most 16 bytes.
+/// Messages whose place is known, of one queue. Each takes at most 16 bytes, about 24 where they wait until they are due.
 const INDEXED_MAX: u64 = 20_000_000;
 
 /// Messages that are read for the index at a time, under the subscription's lock.
@@ -49,11 +50,19 @@ enum Progress {
     Loading,
 }
 
-/// The messages of a queue that wait, by rank.
+/// The places of messages that were never delivered by this process.
+enum Index {
+    /// By rank; the first is that of the highest priority.
+    Ranks(Vec<VecDeque<Run>>),
+    /// By when they are due, milliseconds since 1970, and offset.
+    Due(BTreeSet<(i64, u64)>),
+}
+
+/// The messages of a queue that wait, in its order.
 pub(super) struct Priorities {
     max: u8,
-    ranks: Vec<VecDeque<Run>>,
-    /// Messages in `ranks`.
+    index: Index,
+    /// Messages in `index`.
     indexed: u64,
     /// Messages that were returned or checked, by rank.
     requeued: BTreeMap<(u8, DeliveryId), Requeued>,
@@ -68,10 +77,10 @@ pub(super) fn rank_of(message: &UnackedMessage) -> u8 {
 }
 
 impl Priorities {
-    fn new(max: u8) -> Priorities {
+    fn new(max: u8, index: Index) -> Priorities {
         Priorities {
             max,
-            ranks: (0..=max).map(|_| VecDeque::new()).collect(),
+            index,
             indexed: 0,
             requeued: BTreeMap::new(),
             progress: Progress::Done,
@@ -106,19 +115,12 @@ impl Priorities {
     /// Adds a message that was taken from the source.
     fn add(&mut self, taken: Taken, source: &mut Source) {
         let Taken { offset, record, topic, redelivered } = taken;
-        let rank = self.rank(&record);
-        if let Some(runs) = self.ranks.get_mut(usize::from(rank)) {
-            let last = runs.back_mut().filter(|last| {
-                last.start + u64::from(last.count) == offset
-                    && last.redelivered == redelivered
-                    && last.count < u32::MAX
-            });
-            match last {
-                Some(last) => last.count += 1,
-                None => runs.push_back(Run { start: offset, count: 1, redelivered }),
-            }
-            self.indexed += 1;
+        let rank = usize::from(self.rank(&record));
+        match &mut self.index {
+            Index::Due(due) => drop(due.insert((expires_ms(&record).unwrap_or(0), offset))),
+            Index::Ranks(ranks) => add_to(ranks.get_mut(rank), offset, redelivered),
         }
+        self.indexed += 1;
         if !source.searches() {
             let id = DeliveryId { partition: 0, offset };
             source.keep(&Delivery { id, record, redelivered, topic });
@@ -135,14 +137,33 @@ impl Priorities {
         }
     }
 
-    /// The first indexed message, with its rank.
+    /// The first indexed message, with its rank and how often it was delivered.
     fn first_indexed(&self) -> Option<(u8, DeliveryId, u32)> {
         if self.indexed == 0 {
             return None;
         }
-        let (rank, first) =
-            self.ranks.iter().enumerate().find_map(|(rank, runs)| Some((rank, runs.front()?)))?;
-        Some((u8::try_from(rank).ok()?, DeliveryId { partition: 0, offset: first.start }, first.redelivered))
+        let (rank, offset, redelivered) = match &self.index {
+            Index::Due(due) => (u8::MAX, due.first()?.1, 0),
+            Index::Ranks(ranks) => {
+                let mut ranks = ranks.iter().enumerate();
+                let (rank, first) = ranks.find_map(|(rank, runs)| Some((rank, runs.front()?)))?;
+                (u8::try_from(rank).ok()?, first.start, first.redelivered)
+            }
+        };
+        Some((rank, DeliveryId { partition: 0, offset }, redelivered))
+    }
+
+    /// Whether all that arrived is in the index.
+    pub(super) fn is_complete(&self) -> bool {
+        self.progress == Progress::Done
+    }
+
+    /// Takes out a message that is due at this time; whether it waited.
+    pub(super) fn take_due(&mut self, due_ms: i64, offset: u64) -> bool {
+        let Index::Due(due) = &mut self.index else { return false };
+        let is_out = due.remove(&(due_ms, offset));
+        self.indexed -= u64::from(is_out);
+        is_out
     }
 
     /// The next message.
@@ -164,7 +185,14 @@ impl Priorities {
         if self.requeued.remove(&(rank, id)).is_some() {
             return;
         }
-        let Some(runs) = self.ranks.get_mut(usize::from(rank)) else { return };
+        let runs = match &mut self.index {
+            Index::Due(due) => {
+                self.indexed -= u64::from(due.pop_first().is_some());
+                return;
+            }
+            Index::Ranks(ranks) => ranks.get_mut(usize::from(rank)),
+        };
+        let Some(runs) = runs else { return };
         let Some(first) = runs.front_mut() else { return };
         (first.start, first.count) = (first.start + 1, first.count - 1);
         self.indexed -= 1;
@@ -179,18 +207,56 @@ impl Priorities {
     /// Removes and returns all messages.
     pub(super) fn take_all(&mut self) -> Vec<DeliveryId> {
         let ids = std::mem::take(&mut self.requeued).into_keys().map(|(_, id)| id);
-        let runs = self.ranks.iter_mut().flat_map(std::mem::take);
-        let offsets = runs.flat_map(|run| run.start..run.start + u64::from(run.count));
-        let ids = ids.chain(offsets.map(|offset| DeliveryId { partition: 0, offset })).collect();
+        let offsets: Vec<u64> = match &mut self.index {
+            Index::Due(due) => std::mem::take(due).into_iter().map(|(_, offset)| offset).collect(),
+            Index::Ranks(ranks) => {
+                let runs = ranks.iter_mut().flat_map(std::mem::take);
+                runs.flat_map(|run| run.start..run.start + u64::from(run.count)).collect()
+            }
+        };
+        let offsets = offsets.into_iter().map(|offset| DeliveryId { partition: 0, offset });
+        let ids = ids.chain(offsets).collect();
         self.indexed = 0;
         self.release_copies();
         ids
     }
 }
 
+/// Adds a message to those of its rank.
+fn add_to(rank: Option<&mut VecDeque<Run>>, offset: u64, redelivered: u32) {
+    let Some(runs) = rank else { return };
+    let last = runs.back_mut().filter(|last| {
+        last.start + u64::from(last.count) == offset
+            && last.redelivered == redelivered
+            && last.count < u32::MAX
+    });
+    match last {
+        Some(last) => last.count += 1,
+        None => runs.push_back(Run { start: offset, count: 1, redelivered }),
+    }
+}
+
 impl State {
     pub(super) fn order_by_priority(&mut self, max: u8) {
-        self.priorities = Some(Box::new(Priorities::new(max)));
+        let ranks = (0..=max).map(|_| VecDeque::new()).collect();
+        self.priorities = Some(Box::new(Priorities::new(max, Index::Ranks(ranks))));
+    }
+
+    pub(super) fn order_by_due(&mut self) {
+        self.priorities = Some(Box::new(Priorities::new(0, Index::Due(BTreeSet::new()))));
+    }
+
+    pub(super) fn holds_delayed(&self) -> bool {
+        matches!(&self.priorities, Some(priorities) if matches!(priorities.index, Index::Due(_)))
+    }
+
+    /// When the next message is due; none if they do not wait for that, or if that is not known yet.
+    pub(super) fn first_due(&self) -> Option<i64> {
+        let priorities = self.priorities.as_ref().filter(|priorities| priorities.is_complete())?;
+        match &priorities.index {
+            Index::Due(due) => Some(due.first()?.0),
+            Index::Ranks(_) => None,
+        }
     }
 
     /// The rank of a message that is with a consumer; 0 in a queue without priorities.
@@ -280,6 +346,13 @@ impl State {
     /// Puts a message back that was checked.
     pub(super) fn put_first(&mut self, delivery: &Delivery) {
         let Delivery { id, record, redelivered, .. } = delivery;
+        if let Some(priorities) = &mut self.priorities
+            && let Index::Due(due) = &mut priorities.index
+        {
+            due.insert((expires_ms(record).unwrap_or(0), id.offset));
+            priorities.indexed += 1;
+            return;
+        }
         let rank = self.priorities.as_ref().map_or(0, |priorities| priorities.rank(record));
         if let Some(source) = self.sources.get_mut(id.partition as usize) {
             source.keep(delivery);

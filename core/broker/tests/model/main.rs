@@ -14,6 +14,7 @@ mod clock;
 mod cold;
 mod dead_letters;
 mod defects;
+mod delayed;
 mod fixture;
 mod hub;
 mod hub_access;

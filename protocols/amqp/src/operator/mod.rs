@@ -123,7 +123,8 @@ impl Operator {
         internal: bool,
         arguments: Arguments,
     ) -> Result<Declared<Arc<Exchange>>, Refused> {
-        let spec = ExchangeSpec { kind: kind_named(kind)?, durable, auto_delete, internal, arguments };
+        let spec =
+            ExchangeSpec { kind: kind_named(kind, &arguments)?, durable, auto_delete, internal, arguments };
         Ok(self.0.declare_exchange(&without_line_ends(name), &spec)?)
     }
 

@@ -40,13 +40,9 @@ impl Channel {
                 arguments,
                 ..
             } => {
-                let spec = ExchangeSpec {
-                    kind: kind_named(kind)?,
-                    durable,
-                    auto_delete,
-                    internal,
-                    arguments: core_arguments(arguments),
-                };
+                let arguments = core_arguments(arguments);
+                let kind = kind_named(kind, &arguments)?;
+                let spec = ExchangeSpec { kind, durable, auto_delete, internal, arguments };
                 (
                     shared.declare_exchange(&without_line_ends(exchange), &spec)?.completion,
                     (!nowait).then_some(Method::ExchangeDeclareOk {}),

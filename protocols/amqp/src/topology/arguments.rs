@@ -1,6 +1,8 @@
 //! Arguments of declarations and bindings: their names, types and bounds. The error texts are RabbitMQ's.
 
-use inver_broker::{Arguments, DeadLetter, Overflow, QueueLimits, QueueSpec, Value};
+use inver_broker::{
+    Arguments, DeadLetter, HASH_HEADER, HASH_PROPERTY, Overflow, QueueLimits, QueueSpec, Value,
+};
 
 use super::Client;
 use super::equivalence::{shown, type_name};
@@ -175,6 +177,32 @@ pub(super) fn alternate<'a>(arguments: &'a Arguments, what: &str) -> Result<Opti
             type_name(value)
         ))
     })
+}
+
+/// Checks what a consistent hash exchange takes its hashes of.
+pub(super) fn check_hashed(arguments: &Arguments) -> Result<(), Refusal> {
+    let property = arguments.get(HASH_PROPERTY);
+    if property.is_some() && arguments.contains_key(HASH_HEADER) {
+        return Err(Refusal::precondition_failed("hash-header and hash-property are mutually exclusive"));
+    }
+    match property.map(|value| value.as_str().unwrap_or_default()) {
+        None | Some("message_id" | "correlation_id" | "timestamp") => Ok(()),
+        Some(other) => Err(Refusal::precondition_failed(format_args!("Unsupported property: {other}"))),
+    }
+}
+
+/// Checks the key of a binding to a consistent hash exchange, which is its weight.
+pub(super) fn check_weight(key: &str) -> Result<(), Refusal> {
+    match key.parse::<i64>() {
+        Err(_) => {
+            let shown = if key.is_empty() { "<<>>".to_owned() } else { format!("<<\"{key}\">>") };
+            Err(Refusal::precondition_failed(format_args!("The binding key must be an integer: {shown}")))
+        }
+        Ok(weight) if weight < 1 => {
+            Err(Refusal::precondition_failed("The binding key must be greater than 0"))
+        }
+        Ok(_) => Ok(()),
+    }
 }
 
 /// Checks the `x-match` argument of a binding to a headers exchange.

@@ -58,6 +58,14 @@ impl Binding<'_> {
                 if exchange.spec().kind == ExchangeKind::Headers {
                     arguments::check_header_match(arguments)?;
                 }
+                if exchange.spec().kind == ExchangeKind::ConsistentHash {
+                    arguments::check_weight(self.key)?;
+                }
+                if exchange.spec().kind == ExchangeKind::LocalRandom && !self.key.is_empty() {
+                    let key = self.key;
+                    let text = format_args!("Non empty binding '{key}' key not permitted");
+                    return Err(Refusal::precondition_failed(text));
+                }
                 client.namespace.bind_as(binder, &source, to, key, arguments)
             }
             Act::Unbind => client.namespace.unbind(&source, to, key, arguments),

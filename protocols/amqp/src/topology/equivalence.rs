@@ -6,6 +6,9 @@ use inver_broker::{ExchangeSpec, QueueSpec, Value};
 
 use crate::error::Refusal;
 
+/// Arguments of exchanges in which declarations must agree.
+const EXCHANGE_ARGUMENTS: [&str; 2] = ["alternate-exchange", "x-delayed-type"];
+
 /// The queue arguments that are compared.
 const QUEUE_ARGUMENTS: [&str; 14] = [
     "x-expires",
@@ -125,12 +128,13 @@ pub(super) fn check_exchange(
     received: &ExchangeSpec,
     what: &str,
 ) -> Result<(), Refusal> {
-    check_field("type", what, current.kind.as_str(), received.kind.as_str())?;
+    check_field("type", what, current.type_name(), received.type_name())?;
     check_field("durable", what, &current.durable, &received.durable)?;
     check_field("auto_delete", what, &current.auto_delete, &received.auto_delete)?;
     check_field("internal", what, &current.internal, &received.internal)?;
-    let name = "alternate-exchange";
-    check_argument(name, what, current.arguments.get(name), received.arguments.get(name))
+    EXCHANGE_ARGUMENTS.iter().try_for_each(|name| {
+        check_argument(name, what, current.arguments.get(*name), received.arguments.get(*name))
+    })
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use inver_broker::{Completion, Declared, Exchange, ExchangeError, ExchangeKind, ExchangeSpec};
+use inver_broker::{
+    Arguments, Completion, DELAYED_TYPE, DELAYING, Declared, Exchange, ExchangeError, ExchangeKind,
+    ExchangeSpec, Value,
+};
 
 use super::access::Access;
 use super::equivalence::check_exchange;
@@ -10,9 +13,18 @@ use super::names::{RESERVED, check_not_default, check_not_reserved};
 use super::{Client, arguments};
 use crate::error::Refusal;
 
-/// The type of exchange of a name.
-pub(crate) fn kind_named(kind: &str) -> Result<ExchangeKind, Refusal> {
-    kind.parse().map_err(|()| Refusal::precondition_failed(format_args!("unknown exchange type '{kind}'")))
+/// How an exchange of this type routes. One that delays messages has the routing of another type.
+pub(crate) fn kind_named(name: &str, arguments: &Arguments) -> Result<ExchangeKind, Refusal> {
+    if name != DELAYING {
+        let unknown = || Refusal::precondition_failed(format_args!("unknown exchange type '{name}'"));
+        return name.parse().map_err(|()| unknown());
+    }
+    let routing = arguments.get(DELAYED_TYPE).and_then(Value::as_str).and_then(|name| name.parse().ok());
+    routing.ok_or_else(|| {
+        Refusal::precondition_failed(format_args!(
+            "Invalid argument, '{DELAYED_TYPE}' must be an existing exchange type"
+        ))
+    })
 }
 
 impl Client {
@@ -30,6 +42,9 @@ impl Client {
             return Ok(Declared { completion: present.made(), it: present, created: false });
         }
         check_not_reserved("exchange", name)?;
+        if spec.kind == ExchangeKind::ConsistentHash {
+            arguments::check_hashed(&spec.arguments)?;
+        }
         if let Some(alternate) = arguments::alternate(&spec.arguments, &what)? {
             self.check_exchange(name, Access::Read)?;
             self.check_exchange(alternate, Access::Write)?;

@@ -15,8 +15,15 @@ const QUEUE_GROUP: &str = "$share/$queue/";
 /// The prefix of a subscription that one client has at a time (EMQX).
 const EXCLUSIVE: &str = "$exclusive/";
 
-/// Topics by which other servers offer functions: delayed messages, events, transfer of files, streams, administration.
-const FOREIGN: [&str; 6] = ["$delayed/", "$events/", "$file/", "$file-async/", "$stream/", "$CONTROL/"];
+/// The prefix of a topic that is published at after a delay: `$delayed/SECONDS/topic` (EMQX).
+const DELAYED: &str = "$delayed/";
+
+/// The longest delay, seconds, as in EMQX: about 49 days.
+const DELAY_S_MAX: u32 = 4_294_967;
+
+/// Topics by which other servers offer functions: delayed messages (in filters), events, transfer of files, streams,
+/// administration.
+const FOREIGN: [&str; 6] = [DELAYED, "$events/", "$file/", "$file-async/", "$stream/", "$CONTROL/"];
 
 /// A subscription that a client asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,6 +54,16 @@ pub(super) fn asked(filter: &str) -> Result<Asked<'_>, &'static str> {
         return Err("no $SYS topic that this server has");
     }
     Ok(Asked { text: filter.into(), is_shared, is_exclusive: false })
+}
+
+/// The delay in milliseconds that a topic of a publish asks for, if it does, and the topic behind it. None: that is not well
+/// formed.
+pub(super) fn delayed(topic: &str) -> Option<(Option<i64>, &str)> {
+    let Some(rest) = topic.strip_prefix(DELAYED) else { return Some((None, topic)) };
+    let (seconds, topic) = rest.split_once('/')?;
+    let is_number = seconds.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds = seconds.parse().ok().filter(|seconds: &u32| is_number && *seconds <= DELAY_S_MAX)?;
+    (!topic.is_empty()).then_some((Some(i64::from(seconds) * 1000), topic))
 }
 
 /// The filter behind the prefix or the group that it is asked for with, if there is one.
@@ -82,6 +99,18 @@ fn check_inner(filter: &str) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn delays_are_read_of_topics() {
+        assert_eq!(delayed("a/b"), Some((None, "a/b")));
+        assert_eq!(delayed("$delayed/5/a/b"), Some((Some(5000), "a/b")));
+        assert_eq!(delayed("$delayed/0//"), Some((Some(0), "/")));
+        for topic in
+            ["$delayed/", "$delayed/5", "$delayed/5/", "$delayed//a", "$delayed/+5/a", "$delayed/4294968/a"]
+        {
+            assert_eq!(delayed(topic), None, "{topic}");
+        }
+    }
 
     #[test]
     fn filters_are_read() {

@@ -65,6 +65,8 @@ impl Session {
             }
         };
         let topic = rewritten.as_deref().unwrap_or(topic);
+        // One that is not well formed stays a function of another server.
+        let (delay_ms, topic) = filters::delayed(topic).unwrap_or((None, topic));
         let (qos, packet_id) = (publish.qos, publish.packet_id);
         count_received(publish.payload.len());
         sys::count(sys::Count::PublishBytesReceived, publish.payload.len() as u64);
@@ -113,11 +115,13 @@ impl Session {
                 };
                 let publisher = self.publisher.of(&self.core);
                 // An empty payload clears the retained message [MQTT-3.3.1-5], [MQTT-3.3.1-6].
-                let routed = match publish.retain {
-                    false => publisher
-                        .publish(Target::Hub(topic.as_bytes()), &message)
-                        .map(|routed| (routed, true)),
-                    true => publisher
+                let to = Target::Hub(topic.as_bytes());
+                let routed = match (delay_ms, publish.retain) {
+                    (Some(delay_ms), retain) => {
+                        publisher.publish_later(to, &message, delay_ms, retain).map(|routed| (routed, true))
+                    }
+                    (None, false) => publisher.publish(to, &message).map(|routed| (routed, true)),
+                    (None, true) => publisher
                         .publish_retained(topic.as_bytes(), &message)
                         .map(|(routed, retained)| (routed, retained.is_ok())),
                 };

@@ -48,6 +48,18 @@ pub(in crate::http) enum Kind {
     Topic,
     /// To bindings whose arguments match the message's headers.
     Headers,
+    /// To one binding by a hash; a binding's key is its weight.
+    #[serde(rename = "x-consistent-hash")]
+    ConsistentHash,
+    /// To one binding by a hash of the routing key modulo their number.
+    #[serde(rename = "x-modulus-hash")]
+    ModulusHash,
+    /// To one binding by chance.
+    #[serde(rename = "x-random")]
+    Random,
+    /// The same.
+    #[serde(rename = "x-local-random")]
+    LocalRandom,
 }
 
 impl From<ExchangeKind> for Kind {
@@ -57,6 +69,10 @@ impl From<ExchangeKind> for Kind {
             ExchangeKind::Fanout => Kind::Fanout,
             ExchangeKind::Topic => Kind::Topic,
             ExchangeKind::Headers => Kind::Headers,
+            ExchangeKind::ConsistentHash => Kind::ConsistentHash,
+            ExchangeKind::ModulusHash => Kind::ModulusHash,
+            ExchangeKind::Random => Kind::Random,
+            ExchangeKind::LocalRandom => Kind::LocalRandom,
         }
     }
 }
@@ -68,6 +84,10 @@ impl From<Kind> for ExchangeKind {
             Kind::Fanout => ExchangeKind::Fanout,
             Kind::Topic => ExchangeKind::Topic,
             Kind::Headers => ExchangeKind::Headers,
+            Kind::ConsistentHash => ExchangeKind::ConsistentHash,
+            Kind::ModulusHash => ExchangeKind::ModulusHash,
+            Kind::Random => ExchangeKind::Random,
+            Kind::LocalRandom => ExchangeKind::LocalRandom,
         }
     }
 }

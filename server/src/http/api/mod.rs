@@ -7,6 +7,7 @@ mod backup;
 mod bans;
 mod bindings;
 pub(super) mod connections;
+mod delayed;
 mod exchanges;
 pub(super) mod expressions;
 mod messages;
@@ -83,6 +84,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(sessions::purge))
         .routes(routes!(retained::list, retained::clear_matching))
         .routes(routes!(retained::get, retained::clear))
+        .routes(routes!(delayed::list))
+        .routes(routes!(delayed::withdraw))
         .routes(routes!(messages::peek))
         .routes(routes!(publish::publish))
         .routes(routes!(publish::test))

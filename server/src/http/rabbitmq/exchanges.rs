@@ -39,7 +39,7 @@ pub(super) fn shown((vhost, exchange): &Listed) -> Value {
             let mut shown = json!({
                 "name": exchange.name(),
                 "vhost": &**vhost,
-                "type": spec.kind.as_str(),
+                "type": spec.type_name(),
                 "durable": spec.durable,
                 "auto_delete": spec.auto_delete,
                 "internal": spec.internal,

@@ -1,0 +1,110 @@
+"""Exchanges that give each message to one of their queues, with the texts of RabbitMQ 4.0.5 and its plugins."""
+
+import uuid
+
+import pika
+import pytest
+
+from clients import amqp, amqp_refusal
+from harness import wait_until
+
+MESSAGES = 1200
+
+
+def name(start):
+    return f"{start}-{uuid.uuid4().hex[:8]}"
+
+
+def shares(channel, kind, weights, arguments=None, key=lambda n: f"k{n}", headers=lambda _n: {}):
+    """The messages that each of as many queues as there are weights gets."""
+    exchange, queues = name("choosing"), [name("q") for _ in weights]
+    channel.exchange_declare(exchange, kind, arguments=arguments)
+    for queue, weight in zip(queues, weights):
+        channel.queue_declare(queue, exclusive=True)
+        channel.queue_bind(queue, exchange, weight)
+    for n in range(MESSAGES):
+        channel.basic_publish(exchange, key(n), b"", pika.BasicProperties(headers=headers(n), message_id=f"m{n % 300}"))
+
+    def depths():
+        return [channel.queue_declare(queue, passive=True).method.message_count for queue in queues]
+
+    wait_until(lambda: sum(depths()) == MESSAGES)
+    return depths()
+
+
+@pytest.mark.parametrize("kind, weights, wanted", [
+    ("x-consistent-hash", ["1", "1", "2"], [300, 300, 600]),
+    ("x-modulus-hash", ["", "", ""], [400, 400, 400]),
+    ("x-random", ["a", "", "c"], [400, 400, 400]),
+    ("x-local-random", ["", "", ""], [400, 400, 400]),
+])
+def test_each_message_goes_to_one_queue_by_its_share(broker, kind, weights, wanted):
+    with amqp(broker) as channel:
+        got = shares(channel, kind, weights)
+        assert all(abs(count - share) < 120 for count, share in zip(got, wanted)), got
+
+
+@pytest.mark.parametrize("kind", ["x-consistent-hash", "x-modulus-hash"])
+def test_messages_of_one_key_go_to_one_queue(broker, kind):
+    with amqp(broker) as channel:
+        assert sorted(shares(channel, kind, ["1", "1", "1"], key=lambda _: "same")) == [0, 0, MESSAGES]
+
+
+def test_the_hash_can_be_of_a_header_or_a_property(broker):
+    with amqp(broker) as channel:
+        of_header = {"hash-header": "who"}
+        got = shares(channel, "x-consistent-hash", ["1", "1", "1"], of_header, lambda _: "same", lambda n: {"who": n % 300})
+        assert all(abs(count - 400) < 200 for count in got), got
+        assert sorted(shares(channel, "x-consistent-hash", ["1"] * 3, of_header)) == [0, 0, MESSAGES], "without the header"
+        of_property = {"hash-property": "message_id"}
+        got = shares(channel, "x-consistent-hash", ["1", "1", "1"], of_property, lambda _: "same")
+        assert all(abs(count - 400) < 200 for count in got), got
+
+
+def test_the_way_of_a_message_is_the_same_after_a_restart(own_broker):
+    broker = own_broker()
+    queues = ["a", "b", "c"]
+
+    def ways():
+        with amqp(broker) as channel:
+            found = []
+            for n in range(50):
+                channel.basic_publish("x", f"k{n}", b"")
+                found.append(wait_until(lambda: next((q for q in queues if channel.basic_get(q, auto_ack=True)[0]), None)))
+            return found
+
+    with amqp(broker) as channel:
+        channel.exchange_declare("x", "x-consistent-hash", durable=True)
+        for queue in queues:
+            channel.queue_declare(queue, durable=True)
+            channel.queue_bind(queue, "x", "1")
+    before = ways()
+    broker.kill()
+    broker.start()
+    assert ways() == before
+
+
+def test_refusals(broker):
+    with amqp(broker) as channel:
+        exchange, local, queue = name("x"), name("l"), name("q")
+        channel.exchange_declare(exchange, "x-consistent-hash")
+        channel.exchange_declare(local, "x-local-random")
+        channel.queue_declare(queue, exclusive=True)
+
+        def bind(source, key):
+            return amqp_refusal(channel.connection, lambda ch: ch.queue_bind(queue, source, key))
+
+        def declare(arguments):
+            return amqp_refusal(channel.connection, lambda ch: ch.exchange_declare(name("y"), "x-consistent-hash",
+                                                                                   arguments=arguments))
+
+        start = "PRECONDITION_FAILED - "
+        assert bind(exchange, "x") == (406, start + 'The binding key must be an integer: <<"x">>')
+        assert bind(exchange, "") == (406, start + "The binding key must be an integer: <<>>")
+        for key in ("0", "-1"):
+            assert bind(exchange, key) == (406, start + "The binding key must be greater than 0")
+        assert bind(exchange, "10") is None
+        assert bind(local, "key") == (406, start + "Non empty binding 'key' key not permitted")
+        assert declare({"hash-header": "a", "hash-property": "message_id"}) == (
+            406, start + "hash-header and hash-property are mutually exclusive")
+        assert declare({"hash-property": "app_id"}) == (406, start + "Unsupported property: app_id")

@@ -1,0 +1,110 @@
+//! Delayed messages: they are stored in a queue of the namespace until they are due, with the place where they go then.
+
+use std::sync::Arc;
+
+use super::{PendingCheck, PublishError, Publisher, Routed, Target};
+use crate::address::{Form, rewrite};
+use crate::message::{DELAYED_TO, DelayedTarget, DelayedTo, HeaderView, HeaderWriter, Message, Property};
+use crate::namespace::QueueError;
+use crate::receivers::ReceiverSet;
+use crate::spec::ExchangeSpec;
+use inver_access::{Operation, ResourceKind};
+
+/// The longest delay, milliseconds: ten years.
+const DELAY_MS_MAX: i64 = 315_360_000_000;
+
+/// The header with a message's delay, milliseconds, for exchanges that delay.
+const DELAY_HEADER: &str = "x-delay";
+
+impl Publisher {
+    /// Publishes a message `delay_ms` after its timestamp, as then routed. It may be published now, and the target is there now:
+    /// both are not asked again. With `retain`, it sets the retained value of its address then. A delay of more than ten
+    /// years is ten years. Refused at the bound of delayed messages.
+    ///
+    /// # Errors
+    /// As for [`publish`](Self::publish).
+    pub fn publish_later(
+        &mut self,
+        to: Target<'_>,
+        message: &Message<'_>,
+        delay_ms: i64,
+        retain: bool,
+    ) -> Result<Routed, PublishError> {
+        self.check(to)?;
+        self.put_later(to, message, delay_ms, retain)
+    }
+
+    /// The delay of a message, if the exchange delays it.
+    pub(super) fn delay_of(&self, exchange: &ExchangeSpec, message: &Message<'_>) -> Option<i64> {
+        if !exchange.delays() || self.is_delivering {
+            return None;
+        }
+        let stored = self.stored_lookup(message);
+        let header = message.lookup.unwrap_or(&stored).get(DELAY_HEADER)?.as_int()?;
+        (header > 0).then(|| i64::try_from(header).unwrap_or(i64::MAX))
+    }
+
+    pub(super) fn put_later(
+        &mut self,
+        to: Target<'_>,
+        message: &Message<'_>,
+        delay_ms: i64,
+        retain: bool,
+    ) -> Result<Routed, PublishError> {
+        let refused = Ok(Routed { destinations: 1, refused: true });
+        let target = match to {
+            Target::Exchange { name, routing_key, more_keys } => {
+                DelayedTarget::Exchange { name, routing_key, more_keys: more_keys.to_vec() }
+            }
+            Target::Hub(address) => DelayedTarget::Hub { address, retain },
+            Target::Inbox(_) => return refused,
+        };
+        if !self.is_exempt && (self.namespace.is_full() || self.namespace.has_all_delayed()) {
+            return refused;
+        }
+        let delay_ms = delay_ms.min(DELAY_MS_MAX);
+        let queue = match self.namespace.delayed_queue(delay_ms) {
+            Ok(queue) => queue,
+            Err(QueueError::Log(error)) => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(namespace = self.namespace.name(), %error, "failed to delay a message");
+                return refused;
+            }
+        };
+        let due_ms = message.timestamp_ms.saturating_add(delay_ms);
+        let appends = self.may_append(&target);
+        let ttl_ms = message.headers.expires_ms.map(|at| at.saturating_sub(message.timestamp_ms));
+        let guaranteed = message.guaranteed;
+        let value = DelayedTo { target, ttl_ms, guaranteed, appends }.encode();
+        let view = HeaderView::of_encoded(message.headers.bytes, message.headers.count);
+        let mut headers = HeaderWriter::default();
+        headers.begin_like(&view, Some(due_ms));
+        headers.put(Property::Other(DELAYED_TO, &value));
+        view.typed_properties()
+            .filter(|property| !matches!(property, Property::ExpiresMs(_)))
+            .for_each(|property| headers.put(property));
+        headers.user_of(&view);
+        let stored = Message { headers: headers.headers(), lookup: None, ..*message };
+        let mut set = ReceiverSet::default();
+        set.add_queue(&queue);
+        self.write_batch.add(&Arc::new(set), None, &stored);
+        self.note_check(PendingCheck { queue, at_ms: due_ms, ttl: true, counted_bytes: 0 });
+        self.published += 1;
+        Ok(Routed { destinations: 1, refused: false })
+    }
+
+    /// Whether the publisher may write to the log topics that a message's keys name.
+    fn may_append(&self, target: &DelayedTarget<'_>) -> bool {
+        let Some(permissions) = self.restricting() else { return true };
+        let may = |key: &[u8]| {
+            permissions.may(ResourceKind::Topic, &String::from_utf8_lossy(key), Operation::Write)
+        };
+        match target {
+            DelayedTarget::Hub { address, .. } => may(&rewrite(Form::Slashed, Form::Dotted, address)),
+            // Any exchange may lead to the hub.
+            DelayedTarget::Exchange { name, routing_key, more_keys } => {
+                name.is_empty() || std::iter::once(routing_key).chain(more_keys).all(|key| may(key))
+            }
+        }
+    }
+}
