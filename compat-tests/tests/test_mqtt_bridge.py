@@ -1,64 +1,34 @@
 """Mosquitto's bridges into Inver, with their defaults: in, out, both, prefixes, retained, restart of either side."""
 
 import contextlib
-import os
-import shutil
-import subprocess
 
 import pytest
 
 from clients import mqtt
-from harness import END_SECONDS, free_port, wait_until
+from harness import wait_until
+from mosquitto import Mosquitto
 
-MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
 
-class Mosquitto:
-    """A broker with a bridge to `port`, and a data folder of its own."""
-
-    def __init__(self, folder, port, version, name):
-        self.mqtt_port, self.folder, self.process = free_port(), folder, None
-        folder.mkdir()
-        self.config = folder / "mosquitto.conf"
-        self.config.write_text(f"""
-            user root
-            listener {self.mqtt_port} 127.0.0.1
-            allow_anonymous true
-            persistence true
-            persistence_location {folder}/
-            log_dest file {folder}/log
-            connection {name}
-            address 127.0.0.1:{port}
-            bridge_protocol_version {version}
-            cleansession false
-            restart_timeout 1
-            topic {name}/up/# out 2
-            topic {name}/down/# in 2
-            topic {name}/both/# both 1
-            topic pre/# both 1 {name}/l/ {name}/r/
-        """.replace("\n            ", "\n"))
-
-    def start(self):
-        with open(self.folder / "out", "ab") as out:
-            self.process = subprocess.Popen([MOSQUITTO, "-c", self.config], stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-        wait_until(self.is_listening, 20, "Mosquitto's listener")
-        return self
-
-    def is_listening(self):
-        assert self.process.poll() is None, (self.folder / "out").read_text()
-        with contextlib.suppress(OSError), mqtt(self):
-            return True
-        return False
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(END_SECONDS)
+def bridged_mosquitto(folder, port, version, name):
+    """A Mosquitto with a bridge to `port`."""
+    return Mosquitto(folder, f"""
+        connection {name}
+        address 127.0.0.1:{port}
+        bridge_protocol_version {version}
+        cleansession false
+        restart_timeout 1
+        topic {name}/up/# out 2
+        topic {name}/down/# in 2
+        topic {name}/both/# both 1
+        topic pre/# both 1 {name}/l/ {name}/r/
+    """)
 
 
 @pytest.fixture
 def bridged(own_broker, tmp_path, unique, request):
     """Inver and a Mosquitto that is bridged to it."""
     inver = own_broker()
-    local = Mosquitto(tmp_path / "mosquitto", inver.mqtt_port, request.param, unique).start()
+    local = bridged_mosquitto(tmp_path / "mosquitto", inver.mqtt_port, request.param, unique).start()
     wait_until_connected(inver, local, unique)
     yield inver, local, unique
     local.stop()

@@ -12,6 +12,7 @@ import pytest
 
 from clients import MqttUser
 from harness import Broker, binary, run, wait_until
+from mosquitto import hashed
 
 ACL = """
 topic read public/#
@@ -23,13 +24,6 @@ topic deny all/secret
 pattern readwrite devices/%c/#
 """
 PASSWORDS = ("ann", "bob")
-
-
-def hashed(password):
-    """As mosquitto_passwd -H sha512 writes it."""
-    salt = b"salt of it"
-    digest = hashlib.sha512(password.encode() + salt).digest()
-    return f"$6${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// Where systems keep the certificates of authorities: Debian and Alpine, Red Hat, openSUSE, BSD.
@@ -42,6 +42,11 @@ pub(crate) fn check_url(url: &str) -> Result<Uri, String> {
 
 /// A TLS client that trusts the authorities of a file, or those of the system.
 pub(crate) fn tls(ca: Option<&Path>) -> anyhow::Result<TlsConnector> {
+    tls_with(ca, None)
+}
+
+/// As [`tls`], with a certificate of its own: the files of its chain and of its private key.
+pub(crate) fn tls_with(ca: Option<&Path>, own: Option<&(PathBuf, PathBuf)>) -> anyhow::Result<TlsConnector> {
     let paths: Vec<PathBuf> = match ca {
         Some(path) => vec![path.to_owned()],
         None => SYSTEM_CA.iter().map(PathBuf::from).filter(|path| path.exists()).take(1).collect(),
@@ -57,8 +62,20 @@ pub(crate) fn tls(ca: Option<&Path>) -> anyhow::Result<TlsConnector> {
     }
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let config = match own {
+        None => config.with_no_client_auth(),
+        Some((cert, key)) => {
+            let (cert_shown, key_shown) = (cert.display(), key.display());
+            let chain = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            let chain = chain.with_context(|| format!("certificate chain {cert_shown}"))?;
+            let key =
+                PrivateKeyDer::from_pem_file(key).with_context(|| format!("private key {key_shown}"))?;
+            config
+                .with_client_auth_cert(chain, key)
+                .with_context(|| format!("{cert_shown} and {key_shown}"))?
+        }
+    };
     Ok(TlsConnector::from(Arc::new(config)))
 }
 

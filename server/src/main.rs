@@ -9,6 +9,7 @@
 
 mod allocator;
 mod backup;
+mod bridges;
 mod commands;
 mod config;
 mod files;

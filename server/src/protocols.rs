@@ -14,6 +14,8 @@ pub(crate) use inver_amqp::{
 use inver_broker::ProtocolPlugin;
 use inver_driver::Timeouts;
 use inver_kafka::{Kafka, KafkaConfig};
+pub(crate) use inver_mqtt::bridge::{Bridge, BridgeHost, Dial};
+pub(crate) use inver_mqtt::{BRIDGES_MAX, BridgeSpec, BridgeTls};
 use inver_mqtt::{Mqtt, MqttConfig};
 
 use crate::config::acl_file;
@@ -24,6 +26,9 @@ pub(crate) const ADDRESS_HEADER: &str = inver_broker::message::name::ADDRESS_TEX
 
 /// Reads the headers by which exchanges route stored messages: AMQP has the exchanges that do so.
 pub(crate) const STORED_HEADERS: inver_broker::StoredHeaders = inver_amqp::stored_headers;
+
+/// The protocol that has bridges to other servers.
+pub(crate) const BRIDGED: &str = "mqtt";
 
 /// Whether connections of a protocol have channels.
 pub(crate) fn has_channels(protocol: &str) -> bool {
@@ -67,6 +72,14 @@ pub(crate) struct SharedSettings {
     pub(crate) memory_limit: usize,
 }
 
+/// What bridges need of the settings of their protocol.
+pub(crate) struct BridgeSettings {
+    /// The bridges of the configuration.
+    pub(crate) configured: Vec<BridgeSpec>,
+    /// Messages that the broker takes from a client at a time.
+    pub(crate) receive_maximum: u16,
+}
+
 /// A protocol's own section of the configuration.
 pub(crate) trait ProtocolSettings: Settings {
     /// The protocol with these settings.
@@ -86,6 +99,11 @@ pub(crate) trait ProtocolSettings: Settings {
 
     /// Partitions of a log topic created without a number of partitions, if the protocol's clients create such topics.
     fn default_partitions(&self) -> Option<u32> {
+        None
+    }
+
+    /// Settings of bridges, if the protocol has bridges.
+    fn bridges(&self) -> Option<BridgeSettings> {
         None
     }
 }
@@ -126,6 +144,10 @@ impl ProtocolSettings for MqttConfig {
 
     fn rules(&self) -> anyhow::Result<Vec<Rule>> {
         self.acl_file.as_deref().map_or_else(|| Ok(Vec::new()), acl_file::read)
+    }
+
+    fn bridges(&self) -> Option<BridgeSettings> {
+        Some(BridgeSettings { configured: self.bridges.0.clone(), receive_maximum: self.receive_maximum })
     }
 }
 

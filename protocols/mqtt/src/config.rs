@@ -1,6 +1,7 @@
 //! The `mqtt` section of the configuration: settings and bounds, each declared once.
 
 mod auto_subscribe;
+mod bridge;
 mod client_limits;
 mod rewrite;
 pub(crate) mod template;
@@ -14,6 +15,9 @@ use inver_settings::serde::Deserializer;
 use inver_settings::serde::de::{Deserialize as _, Error, Unexpected};
 
 pub use auto_subscribe::{AutoSubscription, AutoSubscriptions};
+pub use bridge::{
+    BRIDGES_MAX, BridgeSpec, BridgeTls, BridgeTopic, BridgeVersion, ConfiguredBridges, Direction,
+};
 pub(crate) use client_limits::ClientLimits;
 pub use client_limits::{ClientRule, ClientRules};
 pub(crate) use rewrite::{By, is_topic_name};
@@ -68,6 +72,9 @@ inver_settings::section! {
         /// `{user}` stand for the client's) and optionally `qos`, `no_local`, `retain_as_published`, `retain_handling`.
         pub auto_subscribe: AutoSubscriptions = AutoSubscriptions::default()
             => value("an array of tables with `filter` and optionally `qos`"),
+        /// Bridges to other MQTT servers, see [bridges](mqtt.md#bridges-to-other-servers).
+        pub bridges: ConfiguredBridges = ConfiguredBridges::default()
+            => value("an array of tables with `name`, `address` and `topics`"),
         /// Connections of one client id in `mqtt.flapping_window_s`; a client with more of them is banned for
         /// `mqtt.flapping_ban_s`. 0: any number.
         pub flapping_connects_max: Option<u32> = None => count(0..=1_000_000),

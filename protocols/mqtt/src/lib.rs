@@ -1,10 +1,10 @@
 //! MQTT 3.1, 3.1.1 and 5 for the broker.
 //!
 //! Modules, from the bottom up: [`codec`] (bytes ↔ packets, no I/O), `map` (packets ↔ the core's records), `session`
-//! (state machine of one connection, no sockets), `connection` (the session on the connection driver).
-//!
-//! Not implemented: connecting to another server as a bridge.
+//! (state machine of one connection, no sockets), `connection` (the session on the connection driver). [`bridge`] is a
+//! client: it uses the codec and the configuration.
 
+pub mod bridge;
 mod buffers;
 pub mod codec;
 mod config;
@@ -30,7 +30,8 @@ use async_trait::async_trait;
 use inver_broker::{Broker, Connection, ProtocolPlugin};
 
 pub use config::{
-    AutoSubscription, AutoSubscriptions, ClientIdBinding, ClientRule, ClientRules, MqttConfig, RewriteAction,
+    AutoSubscription, AutoSubscriptions, BRIDGES_MAX, BridgeSpec, BridgeTls, BridgeTopic, BridgeVersion,
+    ClientIdBinding, ClientRule, ClientRules, ConfiguredBridges, Direction, MqttConfig, RewriteAction,
     RewriteRule, RewriteRules,
 };
 

@@ -12,7 +12,7 @@ use layers::{Graph, Rule, disordered};
 /// Modules from the bottom up, each with those that it uses.
 const RULES: &[Rule] = &[
     ("codec", &[]),
-    ("config", &[]),
+    ("config", &["codec"]),
     ("token", &[]),
     ("buffers", &[]),
     ("map", &["codec"]),
@@ -22,6 +22,7 @@ const RULES: &[Rule] = &[
     ("server", &["config", "map", "sys", "token"]),
     ("session", &["buffers", "codec", "config", "enhanced_auth", "error", "map", "server", "sys", "token"]),
     ("connection", &["codec", "enhanced_auth", "error", "map", "server", "session"]),
+    ("bridge", &["codec", "config"]),
     ("fuzz", &["codec", "map"]),
 ];
 

@@ -3,6 +3,7 @@
 mod admin;
 mod backup;
 mod ban;
+mod bridge;
 mod client;
 mod config;
 mod doctor;
@@ -51,6 +52,9 @@ enum Command {
     /// Ban clients of the running broker.
     #[command(subcommand)]
     Ban(ban::Command),
+    /// Manage the bridges of the running broker to other MQTT servers.
+    #[command(subcommand)]
+    Bridge(bridge::Command),
     /// Manage the namespaces of the running broker.
     #[command(subcommand)]
     Namespace(namespace::Command),
@@ -95,6 +99,7 @@ impl Arguments {
             Command::Policy(command) => command.run(),
             Command::Quota(command) => command.run(),
             Command::Ban(command) => command.run(),
+            Command::Bridge(command) => command.run(),
             Command::Namespace(command) => command.run(),
             Command::Config(command) => command.run(),
             Command::Log(command) => command.run(),

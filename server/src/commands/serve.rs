@@ -19,13 +19,14 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::ConfigArgument;
+use crate::bridges::{Bridges, TcpDial};
 use crate::config::{Config, Loaded};
 use crate::http::{self, Http, Monitored, Node};
 use crate::jwt::{self, Tokens};
 use crate::listeners::{self, ListenerSet, Shared};
 use crate::logins::Logins;
 use crate::otlp;
-use crate::protocols::{self, PROTOCOLS};
+use crate::protocols::{self, BRIDGED, BridgeHost, PROTOCOLS};
 use crate::reload::{self, ReloadRequests, Reloader};
 use crate::runtime::{Runtimes, Workers};
 use crate::systemd::ServiceManager;
@@ -118,7 +119,7 @@ async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     }
     let shutdown = CancellationToken::new();
     let shared = Shared { workers: workers.clone(), broker: broker.clone(), shutdown: shutdown.clone() };
-    let mut listeners = ListenerSet::new(&config, http, shared);
+    let mut listeners = ListenerSet::new(&config, http.clone(), shared);
     match listeners.prepare(&config) {
         Ok(prepared) => listeners.apply(prepared),
         Err(error) => {
@@ -126,6 +127,7 @@ async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
             return Err(error);
         }
     }
+    start_bridges(&config, &listeners, &http, &broker, &workers, &shutdown);
     let tasks = TaskTracker::new();
     tasks.spawn(broker.clone().housekeep(shutdown.clone()));
     let audit_written = CancellationToken::new();
@@ -216,6 +218,28 @@ async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     flushed?;
     info!("shutdown complete");
     Ok(())
+}
+
+/// Starts the bridges of the protocol that has some.
+fn start_bridges(
+    config: &Config,
+    listeners: &ListenerSet,
+    http: &Http,
+    broker: &Broker,
+    workers: &Workers,
+    shutdown: &CancellationToken,
+) {
+    let settings = config.protocols.iter().find_map(|protocol| protocol.settings.bridges());
+    let (Some(settings), Some(protocol)) = (settings, listeners.protocol(BRIDGED)) else { return };
+    let host = BridgeHost {
+        protocol,
+        broker: broker.clone(),
+        dial: Arc::new(TcpDial),
+        login_timeout: config.limits.timeouts().login,
+        receive_maximum: settings.receive_maximum,
+        packet_bytes_max: config.limits.message_bytes_max,
+    };
+    http.set_bridges(Bridges::start(host, settings.configured, workers.clone(), shutdown.clone()));
 }
 
 fn open(config: &Config, clock: Clock, tokens: &Tokens, traces: Traces) -> anyhow::Result<Broker> {

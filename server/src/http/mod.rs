@@ -48,6 +48,7 @@ use self::auth::Logins;
 use self::metrics::CachedTotals;
 use self::problem::Problem;
 use self::stall::Stalling;
+use crate::bridges::Bridges;
 use crate::config::{Config, HTTP, PROMETHEUS, SharedKeys};
 use crate::logging::LogFilter;
 use crate::protocols::PROTOCOLS;
@@ -71,6 +72,7 @@ const JOBS_MAX: usize = 2;
 pub(crate) struct Http {
     node: Arc<Node>,
     listening: Arc<RwLock<Vec<Listening>>>,
+    bridges: Arc<OnceLock<Arc<Bridges>>>,
     /// Built for the first connection, which brings the broker.
     router: OnceLock<Routers>,
 }
@@ -183,6 +185,8 @@ struct App {
     queue_rates: Arc<rabbitmq::QueueRates>,
     /// The addresses that are listened on.
     listening: Arc<RwLock<Vec<Listening>>>,
+    /// The bridges to other servers, once they run.
+    bridges: Arc<OnceLock<Arc<Bridges>>>,
 }
 
 /// An address that is listened on.
@@ -224,12 +228,22 @@ struct Peer {
 impl Http {
     /// HTTP of this process.
     pub(crate) fn new(node: Node) -> Http {
-        Http { node: Arc::new(node), listening: Arc::default(), router: OnceLock::new() }
+        Http {
+            node: Arc::new(node),
+            listening: Arc::default(),
+            bridges: Arc::default(),
+            router: OnceLock::new(),
+        }
     }
 
     /// Sets the addresses that are listened on.
     pub(crate) fn set_listening(&self, listening: Vec<Listening>) {
         *self.listening.write() = listening;
+    }
+
+    /// Sets the bridges, once.
+    pub(crate) fn set_bridges(&self, bridges: Arc<Bridges>) {
+        let _set_once = self.bridges.set(bridges);
     }
 
     /// Imports a document of definitions, or those of a folder in the order of their names, before clients come. What does not
@@ -266,6 +280,7 @@ impl Http {
                 rates: Arc::default(),
                 queue_rates: Arc::default(),
                 listening: self.listening.clone(),
+                bridges: self.bridges.clone(),
             };
             let rabbitmq_metrics = metrics::rabbitmq_routes().with_state(app.clone());
             Routers { app: app.clone(), http: routes(app), rabbitmq_metrics }

@@ -12,6 +12,8 @@ use inver_storage::{LogError, ReadError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::bridges::BridgesError;
+
 /// Bytes of the reasons why something is refused that may have many faults.
 const REASONS_BYTES_MAX: usize = 64 << 10;
 
@@ -154,6 +156,18 @@ impl From<BansError> for Problem {
             BansError::BadText => Problem::bad_request(text),
             BansError::Limit(_) => Problem::conflict(text),
             BansError::Log(error) => error.into(),
+        }
+    }
+}
+
+impl From<BridgesError> for Problem {
+    fn from(error: BridgesError) -> Problem {
+        let text = error.to_string();
+        match error {
+            BridgesError::Invalid(_) => Problem::bad_request(text),
+            BridgesError::Configured(_) | BridgesError::TooMany => Problem::conflict(text),
+            BridgesError::Log(error) => error.into(),
+            BridgesError::Session(error) => error.into(),
         }
     }
 }

@@ -117,6 +117,11 @@ impl ListenerSet {
         }
     }
 
+    /// A protocol by its name.
+    pub(crate) fn protocol(&self, name: &str) -> Option<Arc<dyn ProtocolPlugin>> {
+        self.protocols.get(name).cloned()
+    }
+
     /// Reads the files and binds the addresses of a configuration; nothing changes yet. Must run within a runtime.
     pub(crate) fn prepare(&self, config: &Config) -> anyhow::Result<Prepared> {
         let mut listeners = Vec::new();

@@ -6,6 +6,7 @@
 mod backup;
 mod bans;
 mod bindings;
+mod bridges;
 pub(super) mod connections;
 mod delayed;
 mod exchanges;
@@ -74,6 +75,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(expressions::list_topics, expressions::put_topic, expressions::delete_topics))
         .routes(routes!(quotas::list, quotas::put, quotas::delete))
         .routes(routes!(bans::list, bans::put, bans::delete))
+        .routes(routes!(bridges::list))
+        .routes(routes!(bridges::get, bridges::put, bridges::delete))
         .routes(routes!(connections::list))
         .routes(routes!(connections::get, connections::close))
         .routes(routes!(subscriptions::list))
