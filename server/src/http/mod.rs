@@ -10,6 +10,7 @@
 #[expect(unused_qualifications, reason = "`utoipa::path` generates them for every type in `params`")]
 mod api;
 mod auth;
+mod emqx;
 mod list;
 mod metrics;
 mod openapi;
@@ -318,6 +319,7 @@ fn routes(app: App) -> Router {
         .layer(middleware::from_fn_with_state(app.clone(), auth::authenticate))
         .merge(open);
     let rabbitmq = rabbitmq::routes(app.clone());
+    let emqx = emqx::routes(app.clone());
     let metrics = metrics::routes();
     let metrics = metrics.layer(middleware::from_fn_with_state(app.clone(), auth::authenticate_metrics));
     Router::new()
@@ -326,10 +328,11 @@ fn routes(app: App) -> Router {
         .route("/health/alarms", get(metrics::alarms::health))
         .merge(metrics)
         .nest("/api/v1", api)
+        .nest("/api/v5", emqx)
         .nest("/api", rabbitmq)
         .fallback(async || {
             Problem::not_found(
-                "available: /health/live, /health/ready, /health/alarms, /metrics, /api/v1, /api",
+                "available: /health/live, /health/ready, /health/alarms, /metrics, /api/v1, /api/v5, /api",
             )
         })
         .method_not_allowed_fallback(async || Problem::method_not_allowed())

@@ -38,6 +38,9 @@ pub(super) struct Body<'a> {
 }
 
 impl Problem {
+    /// The media type of a problem as a body (RFC 9457).
+    pub(super) const MEDIA_TYPE: &str = "application/problem+json";
+
     fn new(status: StatusCode, detail: impl Into<String>) -> Problem {
         Problem::bounded(status, &detail.into(), MESSAGE_BYTES_MAX)
     }
@@ -128,7 +131,7 @@ impl IntoResponse for Problem {
         let body = Body { r#type: "about:blank", title, status: self.status.as_u16(), detail: &self.detail };
         let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(Problem::MEDIA_TYPE));
         if self.status == StatusCode::UNAUTHORIZED {
             let scheme = HeaderValue::from_static("Basic realm=\"inver\", charset=\"UTF-8\"");
             headers.insert(header::WWW_AUTHENTICATE, scheme);

@@ -91,25 +91,25 @@ impl Destination {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct NewMessage {
-    to: Destination,
+    pub(in crate::http) to: Destination,
     /// The body; without it, a null value, which deletes its key in compacted topics.
     #[schema(nullable = false)]
-    value: Option<Data>,
+    pub(in crate::http) value: Option<Data>,
     /// The record's key.
     #[schema(nullable = false)]
-    key: Option<Data>,
+    pub(in crate::http) key: Option<Data>,
     /// Headers of the publisher.
     #[serde(default)]
-    headers: BTreeMap<String, String>,
+    pub(in crate::http) headers: BTreeMap<String, String>,
     #[serde(default)]
-    properties: NewProperties,
+    pub(in crate::http) properties: NewProperties,
     /// The message survives a crash where it is stored durably, and is answered for once it does.
     #[serde(default = "yes")]
     #[schema(default = true)]
-    guaranteed: bool,
+    pub(in crate::http) guaranteed: bool,
     /// It becomes the retained message of its address; with an empty body that is cleared.
     #[serde(default)]
-    retain: bool,
+    pub(in crate::http) retain: bool,
 }
 
 /// Properties of a message to publish.
@@ -117,20 +117,20 @@ pub(in crate::http) struct NewMessage {
 #[serde(deny_unknown_fields, default)]
 pub(in crate::http) struct NewProperties {
     #[schema(nullable = false, max_length = 255)]
-    content_type: Option<String>,
+    pub(in crate::http) content_type: Option<String>,
     #[schema(nullable = false, max_length = 255)]
-    correlation_id: Option<String>,
+    pub(in crate::http) correlation_id: Option<String>,
     #[schema(nullable = false, max_length = 255)]
-    message_id: Option<String>,
+    pub(in crate::http) message_id: Option<String>,
     #[schema(nullable = false, max_length = 255)]
-    r#type: Option<String>,
+    pub(in crate::http) r#type: Option<String>,
     #[schema(nullable = false, max_length = 255)]
-    app_id: Option<String>,
+    pub(in crate::http) app_id: Option<String>,
     #[schema(nullable = false)]
-    priority: Option<u8>,
+    pub(in crate::http) priority: Option<u8>,
     /// It expires after this time.
     #[schema(nullable = false, maximum = 4_000_000_000_000_i64)]
-    expires_after_ms: Option<u64>,
+    pub(in crate::http) expires_after_ms: Option<u64>,
 }
 
 impl NewProperties {
@@ -160,6 +160,18 @@ pub(in crate::http) struct Published {
     offset: Option<u64>,
 }
 
+impl Published {
+    /// Whether a full queue refused it.
+    pub(in crate::http) fn is_refused(&self) -> bool {
+        self.refused
+    }
+
+    /// Whether anybody receives it.
+    pub(in crate::http) fn has_receivers(&self) -> bool {
+        self.destinations > 0
+    }
+}
+
 /// Publishes a message. Answers once the message is stored as its receivers promise.
 #[utoipa::path(post, path = "/publish", tag = "messages", params(Scope), request_body = NewMessage,
     responses((status = 200, body = Published)))]
@@ -172,7 +184,8 @@ pub(in crate::http) async fn publish(
     durable(&app, move |app| send(app, &caller, &scope, new)).await.map(Json)
 }
 
-fn send(
+/// Publishes a message; what is returned is to be waited for.
+pub(in crate::http) fn send(
     app: &App,
     caller: &Caller,
     scope: &Scope,

@@ -121,7 +121,8 @@ fn may_receive(scope: &Scope, address: &[u8]) -> bool {
     scope.permissions().may(ResourceKind::Address, &String::from_utf8_lossy(address), Operation::Receive)
 }
 
-fn find(namespace: &Namespace, address: &str) -> Result<(Vec<u8>, Record), Problem> {
+/// The retained message of an address.
+pub(in crate::http) fn find(namespace: &Namespace, address: &str) -> Result<(Vec<u8>, Record), Problem> {
     let filter = Filter::slashed(address.as_bytes());
     let is_address = !address.split('/').any(|level| level == "+" || level == "#");
     let found = is_address.then(|| namespace.retained().list(&filter, None, 1, 1).0.pop()).flatten();
@@ -207,11 +208,17 @@ pub(in crate::http) async fn clear_matching(
     .await
 }
 
-fn clearing(namespace: &Namespace) -> Publisher {
+/// A publisher that clears retained messages.
+pub(in crate::http) fn clearing(namespace: &Namespace) -> Publisher {
     Publisher::new(namespace.clone(), PublisherId { origin: "http", session: None })
 }
 
-fn clear_one(app: &App, publisher: &mut Publisher, address: &[u8]) -> Result<(), Problem> {
+/// Clears the retained message of an address, once the publisher is flushed.
+pub(in crate::http) fn clear_one(
+    app: &App,
+    publisher: &mut Publisher,
+    address: &[u8],
+) -> Result<(), Problem> {
     let message = Message {
         timestamp_ms: app.broker.clock().now_ms(),
         key: None,
