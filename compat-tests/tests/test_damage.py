@@ -1,9 +1,12 @@
 """A damaged batch in the log: consumers of every protocol go on behind it, and an operator is told."""
 
+import json
+
 import pika
+import pytest
 
 from clients import Mqtt, amqp, amqp_get, amqp_take
-from harness import wait_until
+from harness import binary, run, wait_until
 
 MESSAGES = 1500
 FOR_EVER = 0xFFFFFFFF
@@ -58,3 +61,52 @@ def test_consumers_step_over_a_damaged_batch_and_are_told(own_broker):
     wait_until(lambda: "stepped over messages" in broker.log(), what="a line in the log")
     status, alarms = broker.get("/health/alarms")
     assert status == 503 and "messages_damaged: 2 messages" in alarms
+
+
+def test_consumers_are_stopped_at_a_damaged_batch_until_an_operator_skips_it(own_broker):
+    broker = own_broker(environment={"INVER_LOG_SEGMENT_BYTES_MAX": "1 MiB", "INVER_LOG_CHECKPOINT_INTERVAL_MS": "500",
+                                     "INVER_LOG_ON_DAMAGE": "stop"})
+    session = Mqtt(broker, client_id="keeper", clean=False, expiry=FOR_EVER)
+    session.subscribe("s/#", 1)
+    session.close()
+    with amqp(broker) as channel:
+        channel.queue_declare("q", durable=True)
+        for n in range(MESSAGES):
+            channel.basic_publish("", "q", body("Q", n), pika.BasicProperties(delivery_mode=2))
+            channel.basic_publish("amq.topic", "s.x", body("S", n), pika.BasicProperties(delivery_mode=2))
+    broker.kill()
+    flip(broker.data, body("Q", 200)[:40])
+    flip(broker.data, body("S", 300)[:40])
+    broker.start()
+
+    def skip(*what):
+        environment = {"INVER_URL": f"http://127.0.0.1:{broker.http_port}"}
+        return json.loads(run([binary(), "skip", *what, "--output", "json"], env=environment).stdout)["messages"]
+
+    # A consumer gets what is in front of the damage, and then the channel is closed with a reason: each that comes.
+    left = 200
+    for _ in range(2):
+        with amqp(broker) as channel:
+            with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="cannot be read") as closed:
+                channel.basic_qos(prefetch_count=50)
+                for method, _, message in channel.consume("q", inactivity_timeout=30):
+                    assert message == body("Q", 200 - left)
+                    channel.basic_ack(method.delivery_tag)
+                    left -= 1
+            assert closed.value.reply_code == 406
+    assert left == 0
+    with amqp(broker) as channel, pytest.raises(pika.exceptions.ChannelClosedByBroker, match="cannot be read"):
+        channel.basic_get("q")
+    session = Mqtt(broker, client_id="keeper", clean=False, expiry=FOR_EVER)
+    assert session.take(300, 30) == [body("S", n) for n in range(300)]
+    assert session.disconnects.get(timeout=30).value == 0x83
+    status, alarms = broker.get("/health/alarms")
+    assert status == 503 and "consumers were stopped" in alarms
+    assert (skip("q"), skip("q")) == (1, 0)
+    assert (skip("--session", "keeper"), skip("--session", "keeper")) == (1, 0)
+    with amqp(broker) as channel:
+        got = [message for _, _, message in amqp_take(channel, "q", MESSAGES - 201, seconds=30)]
+        assert got == [body("Q", n) for n in range(201, MESSAGES)]
+    session = Mqtt(broker, client_id="keeper", clean=False, expiry=FOR_EVER)
+    assert session.take(MESSAGES - 301, 30) == [body("S", n) for n in range(301, MESSAGES)]
+    session.close()

@@ -41,6 +41,8 @@ pub(crate) struct Context {
     is_measuring: AtomicBool,
     /// What earlier processes left with consumers.
     pub(crate) redeliveries: OnceLock<Redeliveries>,
+    /// Whether consumers are stopped where the log is damaged; not while it is not set.
+    pub(crate) stops_at_damage: OnceLock<bool>,
 }
 
 /// What earlier processes left with consumers, by cursor: a row of the log each, which its subscription takes.
@@ -68,6 +70,7 @@ impl Context {
             audit,
             is_measuring: AtomicBool::new(false),
             redeliveries: OnceLock::new(),
+            stops_at_damage: OnceLock::new(),
         })
     }
 

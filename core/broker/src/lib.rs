@@ -124,13 +124,13 @@ pub use source::Source;
 pub use spec::{
     AppliesTo, BrokerConfig, CaptureRule, DELAYED_TYPE, DELAYING, DeadLetter, Delivery, DeliveryId, Depth,
     DropReason, ExchangeKind, ExchangeSpec, Expiry, HASH_HEADER, HASH_PROPERTY, HUB, HubMode, InboxBounds,
-    Mode, NamespaceLimits, NamespaceSpec, Overflow, OwnerId, PARTITIONS_MAX, PolicyKind, PolicySpec,
-    PublisherId, QueueLimits, QueueSpec, Start, StoredHeaders, SubscriptionOptions, TOPIC_NAME_BYTES_MAX,
-    TopicConfig, TopicError, TopicId, TopicIds, TopicKind, TopicSpec, next_owner,
+    Mode, NamespaceLimits, NamespaceSpec, OnDamage, Overflow, OwnerId, PARTITIONS_MAX, PolicyKind,
+    PolicySpec, PublisherId, QueueLimits, QueueSpec, Start, StoredHeaders, SubscriptionOptions,
+    TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicIds, TopicKind, TopicSpec, next_owner,
 };
 pub use subscription::{
     AttachError, Consumer, ConsumerSpec, LiveBatch, Member, MemoryBounds, Position, Pull, QueueMemory,
-    Subscription, WhenFull,
+    SkipError, Subscription, WhenFull,
 };
 pub use timers::Timers;
 pub use topic::{Partition, Topic};

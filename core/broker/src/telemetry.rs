@@ -19,7 +19,7 @@ pub(crate) const AUDIT_DROPPED: &str = "inver_audit_events_dropped_total";
 const SETTLE: &str = "inver_messages_settle_seconds";
 
 /// Metrics of one namespace, each with its help.
-const COUNTERS: [(&str, &str); 16] = [
+const COUNTERS: [(&str, &str); 17] = [
     (
         "inver_messages_published_total",
         "Messages published singly; record batches are counted by their protocol.",
@@ -39,6 +39,10 @@ const COUNTERS: [(&str, &str); 16] = [
     (
         "inver_messages_damaged_total",
         "Messages that subscriptions stepped over because the log is damaged where they are.",
+    ),
+    (
+        "inver_subscriptions_unreadable_total",
+        "Times that the consumers of a subscription were stopped because its next messages cannot be read.",
     ),
     ("inver_messages_spilled_total", "Messages that an in-memory queue spilled to the log."),
     (
@@ -83,6 +87,7 @@ pub(crate) struct Counters {
     pub(crate) dead_lettered: Counter,
     pub(crate) dead_letters_refused: Counter,
     pub(crate) damaged: Counter,
+    pub(crate) unreadable: Counter,
     pub(crate) spilled: Counter,
     pub(crate) dropped: Counter,
     pub(crate) capture_refused: Counter,
@@ -113,6 +118,7 @@ impl Counters {
             dead_lettered,
             dead_letters_refused,
             damaged,
+            unreadable,
             spilled,
             dropped,
             capture_refused,
@@ -133,6 +139,7 @@ impl Counters {
             dead_lettered,
             dead_letters_refused,
             damaged,
+            unreadable,
             spilled,
             dropped,
             capture_refused,

@@ -151,6 +151,13 @@ impl Refusal {
     }
 
     /// 406
+    pub(crate) fn unreadable(queue: impl Display) -> Self {
+        Refusal::precondition_failed(format_args!(
+            "the next messages of {queue} cannot be read: the log is damaged"
+        ))
+    }
+
+    /// 406
     pub(crate) fn precondition_failed(explanation: impl Display) -> Self {
         Refusal::new(ReplyCode::PreconditionFailed, explanation)
     }

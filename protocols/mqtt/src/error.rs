@@ -32,6 +32,9 @@ pub(crate) enum Stop {
     /// A refused publish of a client whose PUBACK cannot carry a reason (before MQTT 5).
     #[error("message rejected by a full queue")]
     QueueFull,
+    /// They would hold up all behind them, and the client is to know.
+    #[error("the next messages of the client cannot be read: the log is damaged")]
+    Unreadable,
     /// The client did not prove again who it is.
     #[error("re-authentication failed: {0}")]
     Scram(#[from] ScramLoginError),
@@ -64,6 +67,7 @@ impl Stop {
             Stop::ShuttingDown => Some(Reason::ServerShuttingDown),
             Stop::Closed(CloseReason::CredentialExpired) => Some(Reason::MaximumConnectTime),
             Stop::Closed(_) => Some(Reason::AdministrativeAction),
+            Stop::Unreadable => Some(Reason::ImplementationSpecific),
             Stop::Publish(_) | Stop::Write(_) | Stop::Log(_) => Some(Reason::Unspecified),
         }
     }

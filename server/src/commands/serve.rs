@@ -268,6 +268,7 @@ fn open(config: &Config, clock: Clock, tokens: &Tokens, traces: Traces) -> anyho
             bytes_max: limits.inbox_bytes_max,
             best_effort: limits.inbox_qos_0,
         },
+        on_damage: config.log.on_damage.0,
         queue_memory_bytes_max: limits.queue_memory_bytes_max.min(memory as u64 / 16),
         subscription_idle_ms: limits.subscription_idle_s.map(|seconds| seconds.saturating_mul(1000)),
         client_log: config.logging.client_lines(),

@@ -22,8 +22,8 @@ use super::permissions::ConfiguredPermissions;
 use super::quotas::ConfiguredQuotas;
 use super::users::ConfiguredUsers;
 use super::values::{
-    AuditEvents, CaptureRules, Commit, HubDefault, Listen, LogFilter, LogFormat, OnFailure, Ratio,
-    RuntimeKind,
+    AuditEvents, CaptureRules, Commit, DamagePolicy, HubDefault, Listen, LogFilter, LogFormat, OnFailure,
+    Ratio, RuntimeKind,
 };
 use crate::jwt::TokenLimits;
 use crate::logins::{FailureLimits, LoginSettings};
@@ -114,6 +114,10 @@ section! {
         /// on; see [the disk](running.md#the-disk). 0: the larger of 256 MiB and 2 % of the disk, at most half of what the
         /// log could use.
         pub(crate) free_bytes_min: Option<u64> = None => bytes(0..=1024 * TIB),
+        /// What consumers of queues, sessions and named subscriptions meet whose next messages cannot be read because a file of the
+        /// log is damaged: `step_over` (the messages behind them; what cannot be read is counted and dead-lettered as one message
+        /// without a body), or `stop` (an error, until an operator steps over them with `inver skip`).
+        pub(crate) on_damage: DamagePolicy = DamagePolicy(model().on_damage) => value("`step_over` or `stop`"),
         /// Wait of the oldest write for its commit from which on the broker reports that it is not ready: the disk hangs.
         pub(crate) commit_wait_max: Duration = Duration::from_secs(30) => milliseconds(100..=HOUR_MS),
         /// Bytes of log after which a checkpoint is taken; bounds what a start has to read.

@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
-use inver_broker::{AuditKind, AuditKinds, HubMode};
+use inver_broker::{AuditKind, AuditKinds, HubMode, OnDamage};
 use inver_settings::{Form, Setting};
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -115,6 +115,28 @@ impl Setting for HubDefault {
 
     fn show(&self) -> String {
         self.0.as_str().into()
+    }
+}
+
+/// What consumers meet where the log is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DamagePolicy(pub(crate) OnDamage);
+
+impl Setting for DamagePolicy {
+    fn read<'de, D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(value)?;
+        match text.trim() {
+            "step_over" => Ok(DamagePolicy(OnDamage::StepOver)),
+            "stop" => Ok(DamagePolicy(OnDamage::Stop)),
+            _ => Err(D::Error::invalid_value(Unexpected::Str(&text), &"`step_over` or `stop`")),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self.0 {
+            OnDamage::StepOver => "step_over".into(),
+            OnDamage::Stop => "stop".into(),
+        }
     }
 }
 

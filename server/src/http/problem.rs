@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use inver_broker::{
     AccessError, BansError, BindError, ExchangeError, GroupError, NamespaceError, PolicyError, ProduceError,
-    PublishError, QueueError, QuotasError, SessionError, SubscriptionError, TopicError,
+    PublishError, QueueError, QuotasError, SessionError, SkipError, SubscriptionError, TopicError,
 };
 use inver_settings::{MESSAGE_BYTES_MAX, excerpt};
 use inver_storage::{LogError, ReadError};
@@ -308,6 +308,16 @@ impl From<SessionError> for Problem {
             SessionError::OtherOwner => Problem::forbidden(detail),
             SessionError::InboxMissing => Problem::internal(detail),
             SessionError::Log(_) => Problem::unavailable(detail),
+        }
+    }
+}
+
+impl From<SkipError> for Problem {
+    fn from(error: SkipError) -> Problem {
+        let detail = error.to_string();
+        match error {
+            SkipError::Unknown(_) => Problem::conflict(detail),
+            SkipError::Log(_) => Problem::unavailable(detail),
         }
     }
 }

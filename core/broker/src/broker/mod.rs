@@ -38,7 +38,7 @@ use crate::retained::Retained;
 use crate::rows::{self, NamespaceRow, RowError};
 use crate::scram::{ScramLogin, ScramLoginError};
 use crate::session::{Sessions, WillRow};
-use crate::spec::{BrokerConfig, CaptureRule, NamespaceSpec, TopicConfig, TopicError, TopicSpec};
+use crate::spec::{BrokerConfig, CaptureRule, NamespaceSpec, OnDamage, TopicConfig, TopicError, TopicSpec};
 use crate::telemetry::Counters;
 use crate::timers::Timers;
 
@@ -146,6 +146,7 @@ impl Parts {
         );
         // It is new.
         let _set = context.redeliveries.set(self.redeliveries.clone());
+        let _set = context.stops_at_damage.set(self.config.on_damage == OnDamage::Stop);
         let namespace =
             Namespace::new(id, name, spec, context, &self.config, retained, |weak| DeadLetterer::new(weak));
         self.changed.read().apply_to(&namespace);

@@ -26,8 +26,8 @@ use crate::namespace::Namespace;
 use crate::removal::Removal;
 use crate::rows::{self, SessionRow};
 use crate::seeded_bugs::{Bug, is_seeded};
-use crate::spec::{Expiry, InboxBounds, SubscriptionOptions};
-use crate::subscription::Subscription;
+use crate::spec::{Expiry, InboxBounds, Mode, SubscriptionOptions};
+use crate::subscription::{Subscription, Trim};
 use crate::value::Arguments;
 
 /// So many bindings of a session that ends are removed at once; more of them, on a thread where blocking is allowed.
@@ -146,6 +146,18 @@ impl SessionCore {
 
     pub(super) fn stream(&self) -> Option<&(Stream, Cursor)> {
         self.stream.as_ref()
+    }
+
+    /// A subscription over its inbox in the log, if it has one, from where its client stands.
+    pub(super) fn inbox_of_stream(&self) -> Option<Arc<Subscription>> {
+        let (stream, cursor) = self.stream()?;
+        let (context, source) =
+            (self.namespace().context(), (stream.clone(), Some(cursor.clone()), cursor.position()));
+        let (name, trim) = (self.client_id(), Trim::Acknowledged);
+        let inbox = Subscription::over_streams(context, name, Mode::Exclusive, vec![source], trim);
+        // The protocol keeps in the session's state what it sent.
+        inbox.forgo_delivered();
+        Some(inbox)
     }
 
     /// The mailbox and terms of the connection that holds it.

@@ -12,6 +12,7 @@ use crate::completion::Completion;
 use crate::ordered::{Named, Order};
 use crate::peek::{self, PeekBounds, Peeked};
 use crate::spec::Expiry;
+use crate::subscription::SkipError;
 
 /// Offsets that one peek reads, returned or not.
 const VISITED_MAX: u64 = 100_000;
@@ -168,6 +169,18 @@ impl Sessions {
         }
         let inbox = core.queues.lock().inbox.clone();
         inbox.map_or(Ok((0, Completion::Now)), |inbox| inbox.purge()).map(Some)
+    }
+
+    /// Steps over messages of a session's inbox that cannot be read, where it goes on: see [`Subscription::skip_damaged`]. Reads
+    /// from the disk. None if there is no such session.
+    ///
+    /// # Errors
+    /// The disk fails, the end of the damage is not known, or the log rejects the write.
+    pub fn skip_damaged(&self, client_id: &str) -> Result<Option<(u64, Completion)>, SkipError> {
+        let Some(core) = self.get(client_id) else { return Ok(None) };
+        let held = core.queues.lock().inbox.clone();
+        let inbox = held.or_else(|| core.inbox_of_stream());
+        inbox.map_or(Ok((0, Completion::Now)), |inbox| inbox.skip_damaged()).map(Some)
     }
 
     /// Ends a session with its subscriptions and messages; its will is published. A connection that holds it is told to

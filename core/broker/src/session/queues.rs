@@ -11,9 +11,7 @@ use crate::address::Filter;
 use crate::completion::Completion;
 use crate::retained::ScanFrom;
 use crate::spec::{Delivery, DeliveryId, InboxBounds, Mode};
-use crate::subscription::{
-    Consumer, ConsumerSpec, LiveBatch, MemoryBounds, Pull, Subscription, Trim, WhenFull,
-};
+use crate::subscription::{Consumer, ConsumerSpec, LiveBatch, MemoryBounds, Pull, Subscription, WhenFull};
 
 /// Memory of a non-durable session's inbox, whatever the configured bound.
 const INBOX_MEMORY_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -70,14 +68,8 @@ impl Session {
         let core = &self.core;
         let Some((mailbox, terms)) = core.held() else { return };
         let (context, name, mode) = (core.namespace().context(), core.client_id(), Mode::Exclusive);
-        let inbox = match core.stream() {
-            Some((stream, cursor)) => {
-                let source = (stream.clone(), Some(cursor.clone()), cursor.position());
-                let inbox = Subscription::over_streams(context, name, mode, vec![source], Trim::Acknowledged);
-                // The protocol keeps in the session's state what it sent.
-                inbox.forgo_delivered();
-                inbox
-            }
+        let inbox = match core.inbox_of_stream() {
+            Some(inbox) => inbox,
             None => {
                 let InboxBounds { messages_max, bytes_max, .. } =
                     core.registry().map(|registry| registry.inbox).unwrap_or_default();

@@ -55,6 +55,8 @@ pub struct BrokerConfig {
     pub limits: Limits,
     /// Durable named subscriptions without a consumer for this long are deleted, milliseconds; none: never.
     pub subscription_idle_ms: Option<u64>,
+    /// What consumers meet where the log is damaged.
+    pub on_damage: OnDamage,
     /// Bytes that an in-memory queue holds before it spills to the log.
     pub queue_memory_bytes_max: u64,
     /// Log lines about clients.
@@ -63,6 +65,16 @@ pub struct BrokerConfig {
     pub audit: AuditConfig,
     /// Where spans of sampled messages go.
     pub traces: Traces,
+}
+
+/// What consumers of a subscription meet whose next messages cannot be read because the log is damaged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDamage {
+    /// The messages behind them. What cannot be read is acknowledged, counted and dead-lettered as one record without a value.
+    #[default]
+    StepOver,
+    /// Nothing: they are told, until an operator steps over it ([`Subscription::skip_damaged`](crate::Subscription::skip_damaged)).
+    Stop,
 }
 
 /// Reads the typed headers of a stored message out of its encoded headers, whose number is the second argument.
@@ -106,6 +118,7 @@ impl Default for BrokerConfig {
             topic_ids: TopicIds::default(),
             limits: Limits::default(),
             subscription_idle_ms: None,
+            on_damage: OnDamage::default(),
             queue_memory_bytes_max: 64 * 1024 * 1024,
             client_log: ClientLogLimits::default(),
             audit: AuditConfig::default(),

@@ -13,7 +13,7 @@ mod queue;
 mod session;
 mod topic;
 
-pub use config::{BrokerConfig, CaptureRule, InboxBounds, StoredHeaders};
+pub use config::{BrokerConfig, CaptureRule, InboxBounds, OnDamage, StoredHeaders};
 pub use delivery::{Delivery, DeliveryId, Depth, DropReason, Mode, Start};
 pub use exchange::{DELAYED_TYPE, DELAYING, ExchangeKind, ExchangeSpec, HASH_HEADER, HASH_PROPERTY, HUB};
 pub use hub::HubMode;

@@ -185,11 +185,8 @@ impl Load {
                 match error {
                     // It was trimmed or deleted meanwhile.
                     ReadError::OutOfRange { .. } | ReadError::Deleted => {}
-                    ReadError::Damaged { .. } => is_damaged = subscription.step_over_damage(&self, &error),
-                    error => {
-                        let subscription = subscription.name();
-                        tracing::error!(subscription, %error, "failed to read from the log");
-                    }
+                    ReadError::Damaged { .. } => is_damaged = subscription.meet_damage(&self, &error),
+                    ReadError::Io { .. } => subscription.stop_consumers(&error),
                 }
                 Vec::new()
             });

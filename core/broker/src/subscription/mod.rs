@@ -54,6 +54,7 @@ use crate::reclaim::Trimmable;
 use crate::spec::{Delivery, DeliveryId, Depth, Mode, QueueBounds};
 
 pub use consumer::Consumer;
+pub use damage::SkipError;
 pub use inspect::{Member, Position, QueueMemory};
 pub use source::{LiveBatch, MemoryBounds, WhenFull};
 pub use terms::{AttachError, ConsumerSpec, Pull};

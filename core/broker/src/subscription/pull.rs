@@ -38,6 +38,9 @@ impl State {
         if self.closed || !(spec.passive || self.slots.contains(slot)) {
             return Pull { cancelled: true, ..Pull::default() };
         }
+        if self.unreadable && messages_max > 0 {
+            return Pull { unreadable: true, ..Pull::default() };
+        }
         if self.returning > 0 {
             // Older messages than those of the sources come back first.
             self.slots.wait(slot);

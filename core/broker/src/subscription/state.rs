@@ -64,6 +64,8 @@ pub(super) struct State {
     /// Dead letters without a receiver stay.
     pub(super) keeps_undelivered: bool,
     pub(super) closed: bool,
+    /// The next messages cannot be read, and consumers are to learn it.
+    pub(super) unreadable: bool,
     pub(super) limits: LimitState,
     pub(super) wakeups: Wakeups,
     pub(super) clock: Clock,
@@ -124,6 +126,7 @@ impl State {
             hands_over: false,
             keeps_undelivered: false,
             closed: false,
+            unreadable: false,
             limits: LimitState::default(),
             wakeups: Wakeups::new(),
             clock,
@@ -255,6 +258,7 @@ impl State {
             return Err(AttachError::HeldExclusively);
         }
         let id = self.next_slot;
+        self.unreadable = false;
         if !spec.passive {
             if !self.slots.is_empty() && (spec.exclusive || self.mode == Mode::Exclusive) {
                 return Err(AttachError::InUse);

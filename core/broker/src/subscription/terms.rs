@@ -53,4 +53,6 @@ pub struct Pull {
     pub pending: bool,
     /// The subscription was deleted.
     pub cancelled: bool,
+    /// Its next messages cannot be read: this consumer gets none any more. One that attaches later tries again.
+    pub unreadable: bool,
 }

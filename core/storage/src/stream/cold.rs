@@ -39,6 +39,12 @@ impl ColdRead {
         Self { stream, from, bytes_max }
     }
 
+    /// The offset from which it reads.
+    #[must_use]
+    pub fn from(&self) -> Offset {
+        self.from
+    }
+
     /// Reads from the files; blocks on I/O. At least one batch, unless the stream holds none at or above the offset.
     pub fn run(&self) -> Result<Vec<StoredBatch>, ReadError> {
         let read = self.stream.read_path()?;

@@ -283,6 +283,8 @@ impl Operator {
             bytes_left = bytes_left.saturating_sub(bytes);
             if pull.cancelled {
                 return Err(Refusal::no_such("queue", queue, client.vhost()).into());
+            } else if pull.unreadable {
+                return Err(Refusal::unreadable(client.in_vhost("queue", queue)).into());
             } else if pull.pending {
                 mailbox.wait().await;
                 mailbox.drain(&mut Vec::new());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use inver_broker::{AttachError, ConsumerSpec, Subscription};
+use inver_broker::{AttachError, ConsumerSpec, Pull, Subscription};
 use inver_driver::{Count, CountedConsumer, count};
 
 use super::attaching;
@@ -31,6 +31,8 @@ pub(super) enum Pulled {
     More,
     /// The subscription will wake the consumer, or its prefetch is used up.
     Idle,
+    /// The next messages cannot be read.
+    Unreadable,
 }
 
 impl Channel {
@@ -232,7 +234,11 @@ impl Channel {
             self.cancelled(slot, shared, out);
             return Pulled::Idle;
         }
-        if pull.more { Pulled::More } else { Pulled::Idle }
+        match pull {
+            Pull { unreadable: true, .. } => Pulled::Unreadable,
+            Pull { more: true, .. } => Pulled::More,
+            _ => Pulled::Idle,
+        }
     }
 
     /// Cancels the consumers of queues that the client may not read any more.

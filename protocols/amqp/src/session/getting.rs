@@ -85,6 +85,10 @@ impl Channel {
                 shared.halt = Some(Halt::ColdRead(self.at(slot).token()));
                 return Ok(Outcome::Retry);
             }
+            None if pull.unreadable => {
+                self.drop_getter(slot);
+                return Err(Refusal::unreadable(shared.client.in_vhost("queue", &name)));
+            }
             // In the next turn: this pull read as much of the queue as one may.
             None if pull.more => return Ok(Outcome::Retry),
             None if pull.cancelled => {

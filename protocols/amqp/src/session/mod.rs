@@ -359,8 +359,16 @@ impl Session {
             shared.delivery_bytes = if room.is_unlimited() { usize::MAX } else { full - out.len() };
             let Some(at) = shared.ready.pop_front() else { return false };
             let Some(channel) = self.channels.find(at.channel) else { continue };
-            if channel.deliver(at.slot, shared, out) == Pulled::More {
-                channel.make_ready(at.slot, shared);
+            match channel.deliver(at.slot, shared, out) {
+                Pulled::More => channel.make_ready(at.slot, shared),
+                Pulled::Idle => {}
+                Pulled::Unreadable => {
+                    let source = channel.consumer(at.slot).map(|consumer| &*consumer.source);
+                    let what = shared.client.in_vhost("queue", source.unwrap_or_default());
+                    let refusal = Refusal::unreadable(what);
+                    self.refuse(at.channel, &refusal, out);
+                    return true;
+                }
             }
         }
         !shared.ready.is_empty()

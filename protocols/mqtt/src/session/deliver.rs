@@ -96,9 +96,13 @@ impl Session {
         }
         let mut pulled = buffers::take_deliveries();
         let pull = self.core.pull_inbox(room, Session::bytes_wanted(full, out), &mut pulled);
-        self.inbox_ready = pull.more;
-        let is_empty = !pull.more && !pull.pending;
+        self.inbox_ready = pull.more || pull.unreadable;
+        let is_empty = !pull.more && !pull.pending && !pull.unreadable;
         self.send_all(DeliverySource::Inbox, pulled, out)?;
+        // What it has is to be acknowledged first: otherwise all of it would come again, and the damage never be reached.
+        if pull.unreadable && self.inflight.is_empty() {
+            return Err(Stop::Unreadable);
+        }
         if is_empty && self.sent_before == u64::MAX {
             self.sent_before = self.inbox_next;
         }
@@ -121,9 +125,11 @@ impl Session {
         let number = shared.number;
         let mut pulled = buffers::take_deliveries();
         let (text, consumer) = (shared.text.as_bytes(), &mut shared.consumer);
-        let Pull { more, cancelled, .. } = self.core.pull_shared(text, consumer, room, bytes, &mut pulled);
+        let Pull { more, cancelled, unreadable, .. } =
+            self.core.pull_shared(text, consumer, room, bytes, &mut pulled);
         shared.ready = more && !cancelled;
-        self.send_all(DeliverySource::Shared(number), pulled, out)
+        self.send_all(DeliverySource::Shared(number), pulled, out)?;
+        if unreadable { Err(Stop::Unreadable) } else { Ok(()) }
     }
 
     /// Messages at QoS 1 and 2 that may be pulled now; none while one waits for its packet identifier.

@@ -261,6 +261,41 @@ impl Purge {
     }
 }
 
+/// Step over messages that cannot be read since the log is damaged, where the consumers of a queue, a session or a subscription
+/// stand.
+#[derive(Debug, Args)]
+pub(crate) struct Skip {
+    #[command(flatten)]
+    options: Options,
+    /// The queue.
+    #[arg(required_unless_present_any = ["session", "subscription", "shared"])]
+    queue: Option<String>,
+    /// The client id of a session.
+    #[arg(long, value_name = "CLIENT_ID", conflicts_with = "queue")]
+    session: Option<String>,
+    /// A named subscription, as `TOPIC/NAME`.
+    #[arg(long, value_name = "TOPIC/NAME", conflicts_with_all = ["queue", "session"])]
+    subscription: Option<String>,
+    /// A shared subscription, as `$share/GROUP/FILTER`.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["queue", "session", "subscription"])]
+    shared: Option<String>,
+}
+
+impl Skip {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let of = match (&self.queue, &self.session, &self.subscription, &self.shared) {
+            (_, Some(id), ..) => format!("/sessions/{}", encoded(id)),
+            (_, _, Some(name), _) => format!("/subscriptions/named/{}", encoded(name)),
+            (.., Some(name)) => format!("/subscriptions/shared/{}", encoded(name)),
+            (queue, ..) => format!("/queues/{}", encoded(queue.as_deref().unwrap_or_default())),
+        };
+        let client = self.options.client()?;
+        let answer = client.ask(Method::POST, &format!("{of}/skip-damaged"), &[], None)?;
+        table::print(self.options.output, &answer, &[])?;
+        Ok(())
+    }
+}
+
 /// Clears all retained messages that a filter matches, a part at a time.
 fn clear_retained(client: &Client, filter: &str) -> anyhow::Result<Value> {
     let (mut messages, mut after) = (0, None::<String>);

@@ -420,6 +420,26 @@ fn refuse_hidden(queue: &Queue) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Steps over messages of a queue that cannot be read since the log is damaged, where its consumers stand: they are
+/// acknowledged, and one message without a body is dead-lettered in their place. Messages that can be read stay.
+#[utoipa::path(post, path = "/queues/{name}/skip-damaged", tag = "queues",
+    params(("name" = String, Path, description = "The queue's name"), Scope),
+    responses((status = 200, body = Count)))]
+pub(in crate::http) async fn skip_damaged(
+    State(app): State<App>,
+    Name(name): Name,
+    scope: Scope,
+) -> Result<Json<Count>, Problem> {
+    let messages = durable(&app, move |_| {
+        scope.check(ResourceKind::Topic, &name, Operation::Read)?;
+        let skipped = find_usable(scope.namespace(), &name)?.subscription().skip_damaged()?;
+        scope.namespace().audit(AuditKind::Deleted, "skip-damaged", "queue", &name);
+        Ok(skipped)
+    })
+    .await?;
+    Ok(Json(Count { messages }))
+}
+
 /// Removes all ready messages of a queue; those that are delivered and not acknowledged stay.
 #[utoipa::path(post, path = "/queues/{name}/purge", tag = "queues",
     params(("name" = String, Path, description = "The queue's name"), Scope),

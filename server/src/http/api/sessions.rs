@@ -187,6 +187,25 @@ pub(in crate::http) async fn purge(
     .await
 }
 
+/// Steps over messages that wait for a client and cannot be read since the log is damaged. Those that can be read stay.
+#[utoipa::path(post, path = "/sessions/{name}/skip-damaged", tag = "sessions",
+    params(("name" = String, Path, description = "The client's id"), Scope),
+    responses((status = 200, body = Count)))]
+pub(in crate::http) async fn skip_damaged(
+    State(app): State<App>,
+    Name(name): Name,
+    scope: Scope,
+) -> Result<Json<Count>, Problem> {
+    scope.check(ResourceKind::Session, &name, Operation::Delete)?;
+    durable(&app, move |_| {
+        let skipped = scope.sessions().skip_damaged(&name)?;
+        let (messages, completion) = skipped.ok_or_else(|| unknown(&name))?;
+        scope.namespace().audit(AuditKind::Deleted, "skip-damaged", "session", &name);
+        Ok((Json(Count { messages }), completion))
+    })
+    .await
+}
+
 /// Ends a session with its subscriptions and messages; its will is published. A connected client is disconnected.
 #[utoipa::path(delete, path = "/sessions/{name}", tag = "sessions",
     params(("name" = String, Path, description = "The client's id"), Scope),

@@ -86,8 +86,12 @@ pub(super) fn active(app: &App, samples: &Samples<'_>) -> Vec<Alarm> {
         );
     }
     let damaged = samples.sum("inver_messages_damaged_total", &[]);
-    if damaged > 0.0 {
-        raise("messages_damaged", format!("{damaged} messages could not be read and were stepped over"));
+    let stopped = samples.sum("inver_subscriptions_unreadable_total", &[]);
+    if damaged > 0.0 || stopped > 0.0 {
+        let text = format!(
+            "{damaged} messages could not be read and were stepped over, consumers were stopped {stopped} times"
+        );
+        raise("messages_damaged", text);
     }
     for (task, reason) in log.put_off() {
         match task {

@@ -417,6 +417,11 @@ impl MemorySource {
         self.spill.as_mut().is_some_and(|s| s.source.loaded(false, batches))
     }
 
+    /// The part of it that is in the log.
+    pub(super) fn spilled(&mut self) -> Option<&mut StreamSource> {
+        self.spill.as_mut().map(|spill| &mut spill.source)
+    }
+
     /// See [`super::Source::read_ahead`].
     pub(super) fn read_ahead(&mut self, read_bytes: usize) -> Option<ColdRead> {
         self.spill.as_mut()?.source.read_ahead(read_bytes)

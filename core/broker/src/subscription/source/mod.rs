@@ -176,6 +176,14 @@ impl Source {
         }
     }
 
+    /// The stream that it reads.
+    pub(super) fn stream(&mut self) -> Option<&mut StreamSource> {
+        match self {
+            Source::Stream(s) => Some(s),
+            Source::Memory(m) => m.spilled(),
+        }
+    }
+
     /// Releases batches that were read and not begun; they are read again when they are wanted.
     pub(super) fn release_buffered(&mut self) {
         match self {

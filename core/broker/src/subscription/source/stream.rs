@@ -338,6 +338,12 @@ impl StreamSource {
         }
     }
 
+    /// The read of a message that waits again, or of the next one.
+    pub(in crate::subscription) fn read_of(&mut self, again: Option<u64>, read_bytes: usize) -> ColdRead {
+        self.reach_start();
+        self.stream.read_later(Offset(again.unwrap_or(self.next)), read_bytes)
+    }
+
     /// See [`super::Source::release_buffered`].
     pub(super) fn release_buffered(&mut self) {
         self.batches = VecDeque::new();

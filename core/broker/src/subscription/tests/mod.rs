@@ -3,6 +3,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "calls of tests are shorter")]
 
 mod cold;
+mod damage;
 mod delivery;
 mod fixture;
 mod limits_model;

@@ -9,14 +9,16 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use inver_access::{Operation, ResourceKind};
-use inver_broker::{CommittedOffset, GroupMember, NamedSubscription, Namespace, Queue, Start, Topic};
+use inver_broker::{
+    AuditKind, CommittedOffset, GroupMember, NamedSubscription, Namespace, Queue, Start, Topic,
+};
 use inver_storage::Offset;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub(in crate::http) use self::listing::*;
 
-use super::queues::{MEMBERS_SHOWN_MAX, Member};
+use super::queues::{Count, MEMBERS_SHOWN_MAX, Member};
 use super::{answer, deleted, durable, topics};
 use crate::http::App;
 use crate::http::auth::Scope;
@@ -410,6 +412,33 @@ pub(in crate::http) struct Moved {
     /// The position before; none if the group had none.
     from: Option<u64>,
     to: u64,
+}
+
+/// Steps over messages of a named or a shared subscription that cannot be read since the log is damaged, where its consumers
+/// stand. Those that can be read stay. A group is moved behind them with `reset`.
+#[utoipa::path(post, path = "/subscriptions/{kind}/{name}/skip-damaged", tag = "subscriptions",
+    params(("kind" = Kind, Path), ("name" = String, Path, description = "The name, as listed"), Scope),
+    responses((status = 200, body = Count)))]
+pub(in crate::http) async fn skip_damaged(
+    State(app): State<App>,
+    path: Result<KindAndName, axum::extract::rejection::PathRejection>,
+    scope: Scope,
+) -> Result<Json<Count>, Problem> {
+    let (kind, name) = read(path)?;
+    let messages = durable(&app, move |_| {
+        let namespace = scope.namespace();
+        let found = find(namespace, kind, &name)?;
+        found.check(&scope, Operation::Read)?;
+        let skipped = match found {
+            Found::Group { .. } => Err(Problem::conflict("a group is moved with `reset`")),
+            Found::Named(of, _) => Ok(of.subscription.skip_damaged()?),
+            Found::Shared(queue) => Ok(queue.subscription().skip_damaged()?),
+        }?;
+        namespace.audit(AuditKind::Deleted, "skip-damaged", "subscription", &name);
+        Ok(skipped)
+    })
+    .await?;
+    Ok(Json(Count { messages }))
 }
 
 /// Sets the positions of a group or a durable named subscription without members. Answers with what changed: a position
