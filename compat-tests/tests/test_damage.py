@@ -2,10 +2,11 @@
 
 import json
 
+import confluent_kafka
 import pika
 import pytest
 
-from clients import Mqtt, amqp, amqp_get, amqp_take
+from clients import Mqtt, amqp, amqp_get, amqp_take, kafka_consumer, kafka_create, kafka_producer, kafka_take
 from harness import binary, run, wait_until
 
 MESSAGES = 1500
@@ -61,6 +62,40 @@ def test_consumers_step_over_a_damaged_batch_and_are_told(own_broker):
     wait_until(lambda: "stepped over messages" in broker.log(), what="a line in the log")
     status, alarms = broker.get("/health/alarms")
     assert status == 503 and "messages_damaged: 2 messages" in alarms
+
+
+def test_priorities_named_subscriptions_and_kafka_readers_at_a_damaged_batch(own_broker):
+    broker = own_broker(environment={"INVER_LOG_SEGMENT_BYTES_MAX": "1 MiB", "INVER_LOG_CHECKPOINT_INTERVAL_MS": "500"})
+    kafka_create(broker, "k")
+    # Each record is a batch.
+    producer = kafka_producer(broker, batch_num_messages=1)
+    with amqp(broker) as channel:
+        channel.queue_declare("p", durable=True, arguments={"x-max-priority": 3})
+        for n in range(MESSAGES):
+            channel.basic_publish("", "p", body("P", n), pika.BasicProperties(delivery_mode=2, priority=n % 2))
+            producer.produce("k", body("K", n))
+    assert producer.flush(15) == 0
+    broker.kill()
+    flip(broker.data, body("P", 200)[:40])
+    flip(broker.data, body("K", 300)[:40])
+    broker.start()
+    with amqp(broker) as channel:
+        got = [message for _, _, message in amqp_take(channel, "p", MESSAGES - 1, seconds=30)]
+        by_priority = sorted(range(MESSAGES), key=lambda n: (-(n % 2), n))
+        assert got == [body("P", n) for n in by_priority if n != 200]
+        terms = {"x-subscription": "s", "x-subscription-start": "earliest"}
+        got = [message for _, _, message in amqp_take(channel, "k", MESSAGES - 1, seconds=30, arguments=terms)]
+        assert got == [body("K", n) for n in range(MESSAGES) if n != 300]
+    # A reader by offset is not led past it, and can go on behind it.
+    with kafka_consumer(broker) as reader:
+        reader.assign([confluent_kafka.TopicPartition("k", 0, 0)])
+        assert [record.value() for record in kafka_take(reader, 300, 30)] == [body("K", n) for n in range(300)]
+        behind = reader.consume(1, timeout=2)
+        assert all(record.error() is not None for record in behind)
+        reader.assign([confluent_kafka.TopicPartition("k", 0, 301)])
+        rest = kafka_take(reader, MESSAGES - 301, 30)
+        assert [record.value() for record in rest] == [body("K", n) for n in range(301, MESSAGES)]
+    assert broker.metric("inver_messages_damaged_total") == 2
 
 
 def test_consumers_are_stopped_at_a_damaged_batch_until_an_operator_skips_it(own_broker):

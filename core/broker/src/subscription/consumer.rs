@@ -196,7 +196,7 @@ impl Load {
                 if is_damaged {
                     state.wake_waiting();
                 }
-                (state.drops_requeued(), recheck)
+                (state.drops_requeued(), recheck || is_damaged)
             });
             if drops_requeued {
                 subscription.check(subscription.context.clock.steady_ms(), true);

@@ -3,9 +3,14 @@
 //!
 //! By default a damaged batch is stepped over: its messages are acknowledged, counted and told in the log, and the queue's
 //! dead-letter exchange gets a record without a value in the place of the first of them. Where that is not wanted
-//! ([`OnDamage::Stop`](crate::OnDamage::Stop)) or not possible, the consumers are told by their pulls, until they attach again or an operator steps
-//! over it. Readers by offset (which do not acknowledge) are told by an error instead.
+//! ([`OnDamage::Stop`](crate::OnDamage::Stop)) or not possible, the consumers are told by their pulls, each once it holds
+//! nothing: were it told before, what it holds would come again and again and the damage never be reached. That ends when
+//! a consumer attaches, when messages come back, and when an operator steps over the damage. Readers by offset (which do
+//! not acknowledge) are told by an error instead.
+//!
+//! A queue with priorities is told as soon as damage is met: what cannot be read may come before what can.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,8 +18,10 @@ use inver_storage::batch::{BatchBuilder, Record, records};
 use inver_storage::{Offset, ReadError, SubmitError};
 
 use super::drops::{AckBatch, Dropped};
-use super::source::READ_BYTES;
+use super::slots::SlotId;
+use super::source::{READ_BYTES, Source, SteppedOver};
 use super::state::{Load, State};
+use super::terms::Pull;
 use super::{DeliveryId, Mode, Subscription};
 use crate::completion::Completion;
 use crate::spec::DropReason;
@@ -34,11 +41,13 @@ pub enum SkipError {
 }
 
 impl Subscription {
-    /// Handles a batch that a load could not read. Whether it was stepped over.
+    /// Handles a batch that a load could not read. Whether it was stepped over, then or before.
     pub(super) fn meet_damage(self: &Arc<Self>, load: &Load, error: &ReadError) -> bool {
-        if self.locked(|state| state.is_ahead(load)) {
+        match self.locked(|state| state.place_of(load)) {
+            Place::Next => {}
             // What is in front of it is delivered first. Then it is read again.
-            return false;
+            Place::Ahead => return false,
+            Place::Passed => return true,
         }
         if self.context.stops_at_damage.get() == Some(&true) {
             self.stop_consumers(error);
@@ -58,10 +67,12 @@ impl Subscription {
 
     /// Has the consumers learn that their next messages cannot be read.
     pub(super) fn stop_consumers(self: &Arc<Self>, error: &ReadError) {
+        if !self.locked(State::stop_unreadable) {
+            return;
+        }
         let subscription = self.name();
         tracing::error!(subscription, %error, "stopped the consumers: their next messages cannot be read");
         self.context.counters.unreadable.increment(1);
-        self.locked(State::stop_unreadable);
     }
 
     /// Steps over damaged batches at its position, and over those of messages that wait again. How many messages they had
@@ -77,10 +88,7 @@ impl Subscription {
             skipped += messages;
             completion = completion.and(self.commit_acks(acks)?);
         }
-        self.locked(|state| {
-            state.unreadable = false;
-            state.wake_waiting();
-        });
+        self.locked(State::try_again);
         Ok((skipped, completion))
     }
 
@@ -106,17 +114,17 @@ impl Subscription {
         let Some(Range { start: Offset(first), end: Offset(end) }) = load.read.first_batch()? else {
             return Ok((0, AckBatch::default()));
         };
-        let (messages, acks) = self.locked(|state| state.step_over(load.source, first..end));
+        let SteppedOverBatch { id, messages, acks } =
+            self.locked(|state| state.step_over(load.source, first..end));
         self.context.counters.damaged.increment(messages);
         tracing::error!(
             subscription = self.name(), %error, messages, first, end,
             "stepped over messages that cannot be read: the log is damaged"
         );
-        if messages > 0
+        if let Some(id) = id
             && self.limits().is_some_and(|limits| limits.dead_letters)
             && let Some(record) = marker(self.context.clock.steady_ms())
         {
-            let id = DeliveryId { partition: load.source as u32, offset: first };
             let dropped = [Dropped { id, record, reason: DropReason::Damaged }];
             if let Err(error) = self.dead_letter(&dropped) {
                 tracing::warn!(subscription = self.name(), %error, "failed to write dropped messages");
@@ -126,19 +134,68 @@ impl Subscription {
     }
 }
 
+/// Where what a load reads is.
+enum Place {
+    /// It is delivered next.
+    Next,
+    /// Behind messages that are buffered and not delivered yet.
+    Ahead,
+    /// It does not wait any more.
+    Passed,
+}
+
+/// What was taken out in place of a batch that cannot be read.
+struct SteppedOverBatch {
+    /// The first of its messages that waited, if any did.
+    id: Option<DeliveryId>,
+    messages: u64,
+    acks: AckBatch,
+}
+
 impl State {
-    /// Whether a load reads behind messages that are buffered and not delivered yet.
-    fn is_ahead(&mut self, load: &Load) -> bool {
+    fn place_of(&mut self, load: &Load) -> Place {
+        let offset = load.read.from().0;
+        if load.again {
+            let id = DeliveryId { partition: load.source as u32, offset };
+            let waits = self.requeued.contains_key(&id)
+                || self.priorities.as_ref().is_some_and(|priorities| priorities.has(id))
+                || self.undelivered.as_ref().is_some_and(|undelivered| undelivered.has(id));
+            return if waits { Place::Next } else { Place::Passed };
+        }
         let source = self.sources.get_mut(load.source).and_then(|source| source.stream());
-        !load.again && source.is_some_and(|source| load.read.from().0 > source.position())
+        match source.map(|source| offset.cmp(&source.position())) {
+            Some(Ordering::Equal) => Place::Next,
+            Some(Ordering::Greater) => Place::Ahead,
+            Some(Ordering::Less) | None => Place::Passed,
+        }
     }
 
-    /// Wakes all consumers, to be told by their next pull that there are messages that cannot be read.
-    fn stop_unreadable(&mut self) {
-        self.unreadable = true;
-        let slots: Vec<_> = self.slots.ids().collect();
-        slots.into_iter().filter_map(|slot| self.slots.get(slot)).for_each(|s| s.wake(&mut self.wakeups));
-        self.wake_passive();
+    /// Wakes all consumers, to be told by their next pull that there are messages that cannot be read. False if they were
+    /// before.
+    fn stop_unreadable(&mut self) -> bool {
+        let is_new = !std::mem::replace(&mut self.unreadable, true);
+        if is_new {
+            let slots: Vec<_> = self.slots.ids().collect();
+            slots.into_iter().filter_map(|slot| self.slots.get(slot)).for_each(|s| s.wake(&mut self.wakeups));
+            self.wake_passive();
+        }
+        is_new
+    }
+
+    /// Has what could not be read be read again, if that was so.
+    pub(super) fn try_again(&mut self) {
+        self.unreadable = false;
+        self.wake_waiting();
+    }
+
+    /// What a consumer pulls while the next messages cannot be read. One that holds messages is woken once it does not.
+    pub(super) fn pull_unreadable(&mut self, slot: SlotId) -> Pull {
+        let holds_any = self.in_flight_by_consumer.get(&slot).is_some_and(|held| !held.unacked.is_empty());
+        if holds_any && self.slots.contains(slot) {
+            self.slots.wait(slot);
+            return Pull { pending: true, ..Pull::default() };
+        }
+        Pull { unreadable: true, ..Pull::default() }
     }
 
     /// The reads of what is delivered next: of each source the first message that waits again, and the first other one.
@@ -148,8 +205,13 @@ impl State {
             let partition = at as u32;
             let of_partition = |offset| DeliveryId { partition, offset };
             let Some(stream) = source.stream() else { continue };
-            let waiting = self.requeued.range(of_partition(0)..of_partition(u64::MAX)).next();
-            let again = waiting.map(|(id, _)| Load {
+            let waiting = match &self.priorities {
+                Some(priorities) => priorities.first_id(),
+                None => {
+                    self.requeued.range(of_partition(0)..of_partition(u64::MAX)).next().map(|(id, _)| *id)
+                }
+            };
+            let again = waiting.map(|id| Load {
                 source: at,
                 again: true,
                 read: stream.read_of(Some(id.offset), READ_BYTES),
@@ -160,31 +222,54 @@ impl State {
         reads
     }
 
-    /// Skips messages that cannot be read. How many of them were not acknowledged, and what to write to the log.
-    fn step_over(&mut self, source: usize, damaged: Range<u64>) -> (u64, AckBatch) {
-        let partition = source as u32;
-        let at = |offset| DeliveryId { partition, offset };
+    /// Takes messages out that cannot be read, which wait and are not with consumers.
+    fn step_over(&mut self, at: usize, damaged: Range<u64>) -> SteppedOverBatch {
         if self.mode == Mode::KeyShared {
             self.unassign_all();
         }
-        // Those that wait again or are with consumers keep their count; consumers settle theirs as any other.
-        let waiting: Vec<DeliveryId> =
-            self.requeued.range(at(damaged.start)..at(damaged.end)).map(|(id, _)| *id).collect();
-        for id in &waiting {
+        let partition = at as u32;
+        // Of what is in memory nothing is read again.
+        let reads_again = self.sources.get(at).is_some_and(Source::searches);
+        let waiting = if reads_again { self.take_waiting(partition, damaged.clone()) } else { Vec::new() };
+        let (mut id, mut messages) = (waiting.iter().min().copied(), waiting.len() as u64);
+        let mut acks = self.settle(waiting);
+        if let Some(source) = self.sources.get_mut(at) {
+            let SteppedOver { first, messages: skipped, acked } = source.step_over(damaged.end);
+            if skipped > 0 {
+                id = id.or(Some(DeliveryId { partition, offset: first }));
+            }
+            messages += skipped;
+            if let (Some(cursor), false) = (source.cursor(), acked.is_empty()) {
+                acks.push((cursor.clone(), vec![acked.start.into()..acked.end.into()]));
+            }
+        }
+        if messages > 0 {
+            self.limits.bytes.lose_count();
+        }
+        SteppedOverBatch { id, messages, acks }
+    }
+
+    /// Takes out the messages of a range that were taken from their source and wait.
+    fn take_waiting(&mut self, partition: u32, offsets: Range<u64>) -> Vec<DeliveryId> {
+        let at = |offset| DeliveryId { partition, offset };
+        let range = at(offsets.start)..at(offsets.end);
+        let mut taken: Vec<DeliveryId> = self.requeued.range(range.clone()).map(|(id, _)| *id).collect();
+        for id in &taken {
             if let Some(requeued) = self.requeued.remove(id) {
                 self.limits.bytes.subtract(requeued.value_bytes);
             }
         }
-        let mut messages = waiting.len() as u64;
-        let mut acks = self.settle(waiting);
-        if let Some(source) = self.sources.get_mut(source) {
-            let (skipped, offsets) = source.step_over(damaged.end);
-            messages += skipped;
-            if let (Some(cursor), false) = (source.cursor(), offsets.is_empty()) {
-                acks.push((cursor.clone(), vec![offsets.start.into()..offsets.end.into()]));
-            }
+        if let Some(priorities) = &mut self.priorities {
+            let (ids, value_bytes) = priorities.take_range(offsets);
+            self.limits.bytes.change(-value_bytes);
+            taken.extend(ids);
         }
-        (messages, acks)
+        if let Some(undelivered) = &mut self.undelivered {
+            let (ids, value_bytes) = undelivered.take_range(range);
+            self.limits.bytes.change(-value_bytes);
+            taken.extend(ids);
+        }
+        taken
     }
 }
 

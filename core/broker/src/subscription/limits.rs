@@ -114,6 +114,11 @@ impl ByteCounter {
         self.is_estimate = true;
     }
 
+    /// Notes that messages were removed whose bytes are not known.
+    pub(super) fn lose_count(&mut self) {
+        self.is_estimate = true;
+    }
+
     /// Corrects the sum of an empty queue. Only after an estimate: publishers count messages before they enqueue them.
     pub(super) fn correct_empty(&mut self) {
         if self.uncounted > 0 || self.is_estimate {

@@ -10,6 +10,7 @@
 //! order is that of arrival.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use inver_storage::batch::Record;
@@ -38,6 +39,18 @@ struct Run {
     count: u32,
     /// How often each was delivered by earlier processes.
     redelivered: u32,
+}
+
+impl Run {
+    fn end(&self) -> u64 {
+        self.start + u64::from(self.count)
+    }
+
+    /// Those of its messages that are in a range within it, if there are any.
+    fn part(&self, offsets: Range<u64>) -> Option<Run> {
+        let count = offsets.end.checked_sub(offsets.start).filter(|count| *count > 0)?;
+        Some(Run { start: offsets.start, count: count as u32, redelivered: self.redelivered })
+    }
 }
 
 /// Whether all that arrived is in the index.
@@ -180,6 +193,11 @@ impl Priorities {
         }
     }
 
+    /// The id of the next message.
+    pub(super) fn first_id(&self) -> Option<DeliveryId> {
+        self.first().map(|(id, _)| id)
+    }
+
     /// Removes the next message, which [`first`](Self::first) returned.
     fn remove(&mut self, id: DeliveryId, rank: u8) {
         if self.requeued.remove(&(rank, id)).is_some() {
@@ -204,6 +222,42 @@ impl Priorities {
         }
     }
 
+    /// Whether a message waits.
+    pub(super) fn has(&self, id: DeliveryId) -> bool {
+        let is_indexed = match &self.index {
+            Index::Due(due) => due.iter().any(|(_, offset)| *offset == id.offset),
+            Index::Ranks(ranks) => ranks.iter().any(|runs| {
+                let first = runs.get(runs.partition_point(|run| run.end() <= id.offset));
+                first.is_some_and(|run| run.start <= id.offset)
+            }),
+        };
+        is_indexed || self.requeued.keys().any(|(_, requeued)| *requeued == id)
+    }
+
+    /// Takes the messages of a range of offsets out. Their ids, and the bytes of their values as far as they are known.
+    pub(super) fn take_range(&mut self, offsets: Range<u64>) -> (Vec<DeliveryId>, i64) {
+        let (mut taken, mut value_bytes) = (Vec::new(), 0);
+        self.requeued.retain(|(_, id), requeued| {
+            let stays = !offsets.contains(&id.offset);
+            if !stays {
+                taken.push(*id);
+                value_bytes += i64::from(requeued.value_bytes);
+            }
+            stays
+        });
+        let ids = match &mut self.index {
+            Index::Due(due) => {
+                due.extract_if(.., |(_, offset)| offsets.contains(offset)).map(|(_, o)| o).collect()
+            }
+            Index::Ranks(ranks) => {
+                ranks.iter_mut().flat_map(|runs| take_of_runs(runs, &offsets)).collect::<Vec<u64>>()
+            }
+        };
+        self.indexed -= ids.len() as u64;
+        taken.extend(ids.into_iter().map(|offset| DeliveryId { partition: 0, offset }));
+        (taken, value_bytes)
+    }
+
     /// Removes and returns all messages.
     pub(super) fn take_all(&mut self) -> Vec<DeliveryId> {
         let ids = std::mem::take(&mut self.requeued).into_keys().map(|(_, id)| id);
@@ -225,15 +279,25 @@ impl Priorities {
 /// Adds a message to those of its rank.
 fn add_to(rank: Option<&mut VecDeque<Run>>, offset: u64, redelivered: u32) {
     let Some(runs) = rank else { return };
-    let last = runs.back_mut().filter(|last| {
-        last.start + u64::from(last.count) == offset
-            && last.redelivered == redelivered
-            && last.count < u32::MAX
-    });
+    let last = runs
+        .back_mut()
+        .filter(|last| last.end() == offset && last.redelivered == redelivered && last.count < u32::MAX);
     match last {
         Some(last) => last.count += 1,
         None => runs.push_back(Run { start: offset, count: 1, redelivered }),
     }
+}
+
+/// Takes the offsets of a range out of adjacent ones.
+fn take_of_runs(runs: &mut VecDeque<Run>, offsets: &Range<u64>) -> Vec<u64> {
+    let first = runs.partition_point(|run| run.end() <= offsets.start);
+    let behind = runs.partition_point(|run| run.start < offsets.end);
+    let hit: Vec<Run> = runs.drain(first..behind).collect();
+    // Of the outer ones a part may stay.
+    let right = hit.last().and_then(|run| run.part(offsets.end..run.end()));
+    let left = hit.first().and_then(|run| run.part(run.start..offsets.start));
+    right.into_iter().chain(left).for_each(|part| runs.insert(first, part));
+    hit.iter().flat_map(|run| run.start.max(offsets.start)..run.end().min(offsets.end)).collect()
 }
 
 impl State {

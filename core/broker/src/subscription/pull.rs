@@ -39,7 +39,7 @@ impl State {
             return Pull { cancelled: true, ..Pull::default() };
         }
         if self.unreadable && messages_max > 0 {
-            return Pull { unreadable: true, ..Pull::default() };
+            return self.pull_unreadable(slot);
         }
         if self.returning > 0 {
             // Older messages than those of the sources come back first.

@@ -177,7 +177,7 @@ impl State {
         } else {
             self.requeued.append(&mut messages);
         }
-        self.wake_waiting();
+        self.try_again();
         self.wake_passive();
     }
 }

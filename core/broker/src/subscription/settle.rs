@@ -34,14 +34,17 @@ impl State {
         if let Some(source) = self.sources.get(id.partition as usize) {
             in_flight.bytes = in_flight.bytes.saturating_sub(source.kept_bytes(id.offset));
         }
-        if in_flight.unacked.is_empty() && in_flight.unacked.capacity() > EMPTY_CAPACITY_KEPT {
+        let holds_none = in_flight.unacked.is_empty();
+        if holds_none && in_flight.unacked.capacity() > EMPTY_CAPACITY_KEPT {
             in_flight.unacked = Default::default();
         }
         if self.mode == Mode::KeyShared {
             self.keys.release(message.key, slot);
         }
+        // It is to be told now.
+        let is_last = holds_none && self.unreadable;
         if let Some(s) = self.slots.get_mut(slot)
-            && std::mem::take(&mut s.full)
+            && (std::mem::take(&mut s.full) || is_last)
         {
             s.wake(&mut self.wakeups);
         }
@@ -147,7 +150,7 @@ impl State {
             let value_bytes = message.value_bytes;
             self.put_back(id, Requeued { redelivered, value_bytes, rank, drop_reason: None });
         }
-        self.wake_waiting();
+        self.try_again();
         self.by_cursor(ids)
     }
 

@@ -8,7 +8,7 @@
 //! as any other.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 use inver_storage::Offset;
@@ -45,6 +45,18 @@ impl Undelivered {
 
     pub(super) fn into_ids(self) -> impl Iterator<Item = DeliveryId> {
         self.messages.into_keys()
+    }
+
+    pub(super) fn has(&self, id: DeliveryId) -> bool {
+        self.messages.contains_key(&id)
+    }
+
+    /// Takes those of a range out. Their ids, and the bytes of their values.
+    pub(super) fn take_range(&mut self, range: Range<DeliveryId>) -> (Vec<DeliveryId>, i64) {
+        let ids: Vec<DeliveryId> = self.messages.range(range).map(|(id, _)| *id).collect();
+        let taken = ids.iter().filter_map(|id| self.messages.remove(id));
+        let value_bytes = taken.map(|(_, value_bytes)| i64::from(value_bytes)).sum();
+        (ids, value_bytes)
     }
 
     fn is_full(&self) -> bool {

@@ -96,11 +96,10 @@ impl Session {
         }
         let mut pulled = buffers::take_deliveries();
         let pull = self.core.pull_inbox(room, Session::bytes_wanted(full, out), &mut pulled);
-        self.inbox_ready = pull.more || pull.unreadable;
-        let is_empty = !pull.more && !pull.pending && !pull.unreadable;
+        self.inbox_ready = pull.more;
+        let is_empty = !pull.more && !pull.pending;
         self.send_all(DeliverySource::Inbox, pulled, out)?;
-        // What it has is to be acknowledged first: otherwise all of it would come again, and the damage never be reached.
-        if pull.unreadable && self.inflight.is_empty() {
+        if pull.unreadable {
             return Err(Stop::Unreadable);
         }
         if is_empty && self.sent_before == u64::MAX {

@@ -84,11 +84,6 @@ impl InflightWindow {
         window
     }
 
-    /// Whether none is sent and not acknowledged.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.messages.as_ref().is_none_or(|messages| messages.stages.is_empty())
-    }
-
     /// Messages that may be sent now [MQTT-3.3.4-7].
     pub(crate) fn room(&self) -> usize {
         let in_flight = self.messages.as_ref().map_or(0, |messages| messages.stages.len());

@@ -5,7 +5,6 @@
 //! share one numbering: offsets give the order of all messages.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,7 +14,7 @@ use rustc_hash::FxHashMap;
 
 use super::super::Delivery;
 use super::super::sizes::size;
-use super::{Offer, Open, StreamSource, Taken};
+use super::{Offer, Open, SteppedOver, StreamSource, Taken};
 use crate::context::Context;
 use crate::peek::PeekedMessage;
 use crate::rows;
@@ -252,8 +251,10 @@ impl MemorySource {
     }
 
     /// See [`super::Source::step_over`]. Its offsets have no acknowledgement.
-    pub(super) fn step_over(&mut self, to: u64) -> (u64, Range<u64>) {
-        (self.spill.as_mut().map_or(0, |spill| spill.source.step_over(to).0), 0..0)
+    pub(super) fn step_over(&mut self, to: u64) -> SteppedOver {
+        let Some(spill) = &mut self.spill else { return SteppedOver::default() };
+        let SteppedOver { first, messages, .. } = spill.source.step_over(to);
+        SteppedOver { first: first.wrapping_add(spill.shift), messages, acked: 0..0 }
     }
 
     /// The offset up to which the spilled part was consumed and can be trimmed.

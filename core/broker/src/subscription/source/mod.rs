@@ -233,9 +233,8 @@ impl Source {
         }
     }
 
-    /// Continues at this offset, because what is before it cannot be read. How many messages are skipped, and their range of
-    /// offsets.
-    pub(super) fn step_over(&mut self, to: u64) -> (u64, Range<u64>) {
+    /// Continues at this offset of its stream, because what is before it cannot be read.
+    pub(super) fn step_over(&mut self, to: u64) -> SteppedOver {
         match self {
             Source::Stream(s) => s.step_over(to),
             Source::Memory(m) => m.step_over(to),
@@ -257,6 +256,16 @@ pub(super) struct Skipped {
     pub(super) messages: u64,
     /// Their offsets in a stream, to be acknowledged.
     pub(super) offsets: Range<u64>,
+}
+
+/// Messages that were not taken because they cannot be read.
+#[derive(Default)]
+pub(super) struct SteppedOver {
+    /// The offset of the first of them, as messages that are taken have it.
+    pub(super) first: u64,
+    pub(super) messages: u64,
+    /// Their offsets in a stream, to be acknowledged.
+    pub(super) acked: Range<u64>,
 }
 
 /// The number of offsets that a batch takes.

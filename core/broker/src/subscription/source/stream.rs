@@ -11,7 +11,7 @@ use inver_storage::{
 
 use super::again::{Again, Found};
 use super::delivered::Delivered;
-use super::{Offer, Open, Opened, Skipped, span};
+use super::{Offer, Open, Opened, Skipped, SteppedOver, span};
 use crate::context::Context;
 use crate::peek::is_visible;
 use crate::rows;
@@ -375,10 +375,10 @@ impl StreamSource {
     }
 
     /// See [`super::Source::step_over`].
-    pub(super) fn step_over(&mut self, to: u64) -> (u64, Range<u64>) {
+    pub(super) fn step_over(&mut self, to: u64) -> SteppedOver {
         // A batch that was taken from before, by a reader that has all of it in memory, is not skipped.
         let Skipped { messages, offsets } = self.skip_to(to);
-        (messages, offsets)
+        SteppedOver { first: offsets.start, messages, acked: offsets }
     }
 
     fn skip_to(&mut self, to: u64) -> Skipped {
