@@ -59,6 +59,7 @@ mod session;
 mod source;
 mod spec;
 mod subscription;
+mod sync;
 mod tables;
 mod telemetry;
 #[cfg(test)]

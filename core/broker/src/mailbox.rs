@@ -5,15 +5,14 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
-
-use parking_lot::Mutex;
 
 use inver_storage::{Holder, Listener};
 
 use crate::closing::CloseReason;
 use crate::seeded_bugs::{Bug, is_seeded};
+use crate::sync::{AtomicU64, Mutex};
 
 /// The mailbox of a connection.
 #[derive(Default)]

@@ -94,11 +94,13 @@ pub enum Bug {
     ForgetPurge,
     /// A purge leaves requeued messages.
     PurgeOnlyNew,
+    /// The flag of a lock may be read before the lock is released. For `tests/interleavings`, not for the simulator.
+    SkipFence,
 }
 
 #[cfg(feature = "testing")]
 impl Bug {
-    /// All bugs.
+    /// All that the simulator must find.
     pub const ALL: [Bug; 40] = [
         Bug::ConfirmEarly,
         Bug::ForgetAcks,

@@ -52,6 +52,7 @@ mod seeded_bugs;
 mod space;
 mod stats;
 mod stream;
+mod sync;
 mod waiter;
 mod watermarks;
 mod writer;

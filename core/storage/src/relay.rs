@@ -11,11 +11,13 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Wake, Waker};
 
-use parking_lot::Mutex;
 use pin_project_lite::pin_project;
+
+use crate::seeded_bugs::{Bug, is_seeded};
+use crate::sync::{AtomicBool, Mutex, thread_local};
 
 /// Queue of wake-ups for the tasks of one single-threaded runtime.
 #[derive(Debug, Default)]
@@ -72,11 +74,11 @@ impl Relay {
         let _over = Over(self.clone());
         let mut due = Vec::new();
         poll_fn(|cx| {
-            HOME.set(Arc::as_ptr(&self).addr());
+            HOME.with(|home| home.set(Arc::as_ptr(&self).addr()));
             {
                 let mut state = self.state.lock();
                 std::mem::swap(&mut state.due, &mut due);
-                state.is_called = false;
+                state.is_called &= is_seeded(Bug::KeepCalled);
                 match &mut state.runner {
                     Some(runner) if runner.will_wake(cx.waker()) => {}
                     runner => *runner = Some(cx.waker().clone()),
@@ -96,7 +98,7 @@ impl Relay {
     /// Queues the task. Returns the waker to wake for it, if any.
     fn queue(&self, task: &Arc<Task>) -> Option<Waker> {
         let mut state = self.state.lock();
-        if state.is_over {
+        if state.is_over && !is_seeded(Bug::QueueAfterEnd) {
             task.is_due.swap(false, Ordering::AcqRel);
             return Some(task.waker.clone());
         }
@@ -134,13 +136,13 @@ impl Wake for Task {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if HOME.get() == Arc::as_ptr(&self.relay).addr() {
+        if HOME.with(Cell::get) == Arc::as_ptr(&self.relay).addr() {
             return self.waker.wake_by_ref();
         }
         if self.is_due.swap(true, Ordering::AcqRel) {
             return;
         }
-        let is_collected = COLLECTED.with_borrow_mut(|collected| match collected {
+        let is_collected = COLLECTED.with(|collected| match &mut *collected.borrow_mut() {
             Some(collected) => {
                 collected.push(self.clone());
                 true
@@ -175,14 +177,14 @@ pub(crate) struct CollectWakeUps(());
 
 impl CollectWakeUps {
     pub(crate) fn new() -> Self {
-        COLLECTED.set(Some(Vec::new()));
+        COLLECTED.with(|collected| collected.replace(Some(Vec::new())));
         Self(())
     }
 }
 
 impl Drop for CollectWakeUps {
     fn drop(&mut self) {
-        let collected = COLLECTED.take().unwrap_or_default();
+        let collected = COLLECTED.with(RefCell::take).unwrap_or_default();
         // Queue all before waking the first: the woken thread may preempt this one.
         let woken: Vec<Waker> = collected.iter().filter_map(|task| task.relay.queue(task)).collect();
         woken.into_iter().for_each(Waker::wake);
@@ -236,7 +238,7 @@ mod tests {
                 .collect();
             let mut harness = Harness { runner: Arc::default(), run: Box::pin(relay.run()), tasks };
             harness.run();
-            HOME.set(0);
+            HOME.with(|home| home.set(0));
             harness
         }
 
@@ -258,7 +260,7 @@ mod tests {
         assert_eq!((harness.runner.get(), harness.counts()), (1, vec![0, 0, 0]));
         harness.run();
         assert_eq!((harness.runner.get(), harness.counts()), (1, vec![1, 1, 1]));
-        HOME.set(0);
+        HOME.with(|home| home.set(0));
         harness.tasks[2].1.wake_by_ref();
         harness.run();
         assert_eq!((harness.runner.get(), harness.counts()), (2, vec![1, 1, 2]));

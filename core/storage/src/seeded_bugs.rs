@@ -1,4 +1,4 @@
-//! Bugs seeded on purpose, so that the simulator proves that it finds each of them.
+//! Bugs seeded on purpose, so that the simulator and the models prove that they find each of them.
 //!
 //! A test seeds a bug for its own thread. Without the feature `testing`, [`is_seeded`] is constant and its branches are
 //! compiled away.
@@ -60,11 +60,17 @@ pub enum Bug {
     CopyTooLittle,
     /// A direct write does not repeat the synced bytes of its first block.
     ForgetBlock,
+    /// A waiting task is listed though the position was committed meanwhile. For `tests/interleavings`, as those below.
+    CheckOnce,
+    /// A relay that was called once is never called again.
+    KeepCalled,
+    /// A relay that has ended queues wake-ups.
+    QueueAfterEnd,
 }
 
 #[cfg(feature = "testing")]
 impl Bug {
-    /// All bugs.
+    /// All that the simulator must find.
     pub const ALL: [Bug; 23] = [
         Bug::SkipSync,
         Bug::AcknowledgeEarly,

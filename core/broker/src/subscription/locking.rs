@@ -1,30 +1,27 @@
 //! The lock of a subscription's state, which the log's writer never waits for.
 //!
 //! When a stream of the subscription advances while its lock is held, a flag tells the holder, which handles the advance
-//! after its own work. So no work under the lock delays commits. No advance is missed either: the holder reads the flag
-//! after it released the lock, and the writer tries the lock after it set the flag.
+//! after its own work. So no work under the lock delays commits.
 
 use std::sync::Weak;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-
-use parking_lot::{Mutex, MutexGuard};
 
 use super::Subscription;
+use super::flagged_lock::FlaggedLock;
 use super::state::State;
 use crate::context::Due;
+use crate::sync::MutexGuard;
 
 /// The state of a subscription under its lock.
 pub(super) struct StateLock {
-    state: Mutex<State>,
-    /// A stream advanced, and nobody has handled that.
-    has_advanced: AtomicBool,
+    /// The flag: a stream advanced, and nobody has handled that.
+    state: FlaggedLock<State>,
     /// The subscription itself.
     of: Weak<Subscription>,
 }
 
 impl StateLock {
     pub(super) fn new(of: Weak<Subscription>, state: State) -> StateLock {
-        StateLock { state: Mutex::new(state), has_advanced: AtomicBool::new(false), of }
+        StateLock { state: FlaggedLock::new(state), of }
     }
 }
 
@@ -38,7 +35,7 @@ impl Subscription {
 
     /// Handles the advance of a stream. Never waits: it runs on the log's writer.
     pub(super) fn advanced(&self) {
-        self.state.has_advanced.store(true, Ordering::Release);
+        self.state.state.flag();
         self.handle_advances();
     }
 
@@ -56,18 +53,9 @@ impl Subscription {
     }
 
     fn handle_advances(&self) {
-        loop {
-            // Between the release of the lock (or the setting of the flag) and the reading of the other.
-            fence(Ordering::SeqCst);
-            if !self.state.has_advanced.load(Ordering::Relaxed) {
-                return;
-            }
-            // Another holder handles it after its own work.
-            let Some(state) = self.state.state.try_lock() else { return };
-            let is_over = self.run(state, |state| {
-                self.state.has_advanced.swap(false, Ordering::AcqRel)
-                    && state.advanced(self.limits().as_ref())
-            });
+        while let Some(state) = self.state.state.flagged() {
+            let is_over = self
+                .run(state, |state| self.state.state.take_flag() && state.advanced(self.limits().as_ref()));
             if is_over {
                 self.recheck();
             }

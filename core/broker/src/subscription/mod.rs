@@ -19,6 +19,7 @@ mod check;
 mod consumer;
 mod damage;
 mod drops;
+mod flagged_lock;
 mod inspect;
 mod keys;
 mod limits;
