@@ -30,8 +30,8 @@ use crate::spec::{Expiry, InboxBounds, Mode, SubscriptionOptions};
 use crate::subscription::{Subscription, Trim};
 use crate::value::Arguments;
 
-/// So many bindings of a session that ends are removed at once; more of them, on a thread where blocking is allowed.
-const UNBOUND_AT_ONCE_MAX: usize = 1000;
+/// So many subscriptions of a session that ends are removed at once; more of them, on a thread where blocking is allowed.
+const LEFT_AT_ONCE_MAX: usize = 1000;
 
 /// A session.
 pub(crate) struct SessionCore {
@@ -392,16 +392,21 @@ impl SessionCore {
     /// whenever its bindings are removed.
     fn leave_all(self: &Arc<Self>, filters: Few<Box<[u8]>, SubscriptionOptions>) {
         self.namespace.changed();
-        filters.keys().filter(|text| split_share(text).is_some()).for_each(|text| self.leave(text));
-        self.count(|counted| filters.keys().for_each(|text| counted.remove_filter(text)));
+        // The client may come again at once and want these.
         let exclusive = filters.iter().filter(|(_, options)| options.exclusive);
         exclusive.for_each(|(filter, _)| self.release(filter));
         let core = self.clone();
         let count = filters.len();
-        let unbind = move || {
-            filters.keys().filter(|text| split_share(text).is_none()).for_each(|text| core.unbind(text));
+        let leave = move || {
+            core.count(|counted| filters.keys().for_each(|text| counted.remove_filter(text)));
+            for text in filters.keys() {
+                match split_share(text) {
+                    Some(_) => core.leave(text),
+                    None => core.unbind(text),
+                }
+            }
         };
-        self.namespace.context().blocking.spawn_if_many(count, UNBOUND_AT_ONCE_MAX, unbind);
+        self.namespace.context().blocking.spawn_if_many(count, LEFT_AT_ONCE_MAX, leave);
     }
 
     /// Ends it: deletes its subscriptions, state and messages, in memory and in the log.

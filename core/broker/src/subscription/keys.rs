@@ -4,6 +4,7 @@
 //! that attaches or leaves moves only its own keys. Beyond a few consumers the elections are kept, so that a message costs
 //! the same whatever the number of consumers; a change costs as much as there are ranges.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
@@ -104,30 +105,39 @@ fn range_of(key: u64) -> usize {
     (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (u64::BITS - RANGES.trailing_zeros())) as usize
 }
 
+/// In the place of a range's consumer: it has to elect one.
+const NOBODY: SlotId = SlotId::MAX;
+
 /// The consumers, and whom each range elects.
 #[derive(Default)]
 struct Elected {
     slots: BTreeSet<SlotId>,
-    /// By range; empty while the consumers are few.
-    by_range: Vec<SlotId>,
+    /// By range; empty while the consumers are few. The ranges of one that left elect again when they are asked: a thousand
+    /// that leave at once cost no thousand elections each.
+    by_range: Vec<Cell<SlotId>>,
 }
 
 impl Elected {
     fn of(&self, range: usize) -> Option<SlotId> {
-        self.by_range.get(range).copied().or_else(|| elect(range, &self.slots))
+        let Some(owner) = self.by_range.get(range) else { return elect(range, &self.slots) };
+        if owner.get() == NOBODY {
+            owner.set(elect(range, &self.slots)?);
+        }
+        Some(owner.get())
     }
 
     fn join(&mut self, slot: SlotId) {
         self.slots.insert(slot);
         if self.by_range.is_empty() {
             if self.slots.len() > FEW {
-                self.by_range = (0..RANGES).filter_map(|range| elect(range, &self.slots)).collect();
+                self.by_range = vec![Cell::new(NOBODY); RANGES];
             }
             return;
         }
         for (range, owner) in self.by_range.iter_mut().enumerate() {
-            if rank(range, slot) > rank(range, *owner) {
-                *owner = slot;
+            let before = owner.get_mut();
+            if *before != NOBODY && rank(range, slot) > rank(range, *before) {
+                *before = slot;
             }
         }
     }
@@ -139,8 +149,8 @@ impl Elected {
         if self.slots.len() <= FEW {
             self.by_range = Vec::new();
         }
-        let own = self.by_range.iter_mut().enumerate().filter(|(_, owner)| **owner == slot);
-        own.for_each(|(range, owner)| *owner = elect(range, &self.slots).unwrap_or(slot));
+        let own = self.by_range.iter_mut().filter(|owner| owner.get() == slot);
+        own.for_each(|owner| owner.set(NOBODY));
     }
 }
 
@@ -216,8 +226,8 @@ mod tests {
         (0..1000).for_each(|slot| owners.join(slot));
         assert_eq!(owners.elected.by_range.len(), RANGES, "every range has elected");
         let mut keys: HashMap<SlotId, usize> = HashMap::new();
-        for range in &owners.elected.by_range {
-            *keys.entry(*range).or_default() += 1;
+        for range in 0..RANGES {
+            *keys.entry(owners.elected.of(range).unwrap()).or_default() += 1;
         }
         let (least, most) = (keys.values().min().unwrap(), keys.values().max().unwrap());
         assert!(keys.len() == 1000 && *least >= 3 && *most <= 40, "shares of {least} to {most}");

@@ -39,7 +39,7 @@ use std::sync::Arc;
 use inver_broker::{
     Broker, Completion, Credentials, Endpoints, Identity, LiveConnection, LoggedClient, Mailbox,
 };
-use inver_driver::{Count, PUBLISH_COST_MAX, Room, count, observe_request};
+use inver_driver::{Count, PUBLISH_COST_MAX, Room, count, is_over, observe_request};
 use inver_storage::{Log, Lsn};
 use tokio::time::Instant;
 
@@ -58,6 +58,9 @@ use crate::error::Refusal;
 
 /// The reason in `connection.blocked` while the log is behind. The gate's are those of RabbitMQ.
 const LOG_IS_BEHIND: &str = "low on disk throughput";
+
+/// Pulls of consumers between two looks at the clock: most bring messages, but very many may bring none.
+const PULLS_A_LOOK: u32 = 32;
 
 /// The state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -355,7 +358,12 @@ impl Session {
         let start = out.len();
         let full = self.limits.output_bytes_high.min(start.saturating_add(room.bytes));
         shared.deliveries_left = room.messages;
+        let mut pulls = 0;
         while out.len() < full && shared.deliveries_left > 0 {
+            pulls += 1;
+            if pulls % PULLS_A_LOOK == 0 && is_over(self.turn) {
+                return true;
+            }
             shared.delivery_bytes = if room.is_unlimited() { usize::MAX } else { full - out.len() };
             let Some(at) = shared.ready.pop_front() else { return false };
             let Some(channel) = self.channels.find(at.channel) else { continue };
