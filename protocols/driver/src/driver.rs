@@ -1,5 +1,6 @@
 //! The turn loop of one connection.
 
+use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,13 +19,17 @@ use crate::machine::{Close, End, Machine};
 use crate::output::Output;
 use crate::pool;
 use crate::quota::{Room, Throttle};
-use crate::timeouts::{SHUTDOWN_DRAIN, SHUTDOWN_LINGER};
+use crate::timeouts::{SHUTDOWN_DRAIN, SHUTDOWN_LINGER, Timeouts};
 use crate::timer::Timer;
-use crate::traffic::turn_time::TURN_TIME;
+use crate::traffic::turn_time::{TURN_TIME, TurnCpu};
 use crate::traffic::{Count, count, describe_work};
 
 /// Turns of a connection before other connections of its thread get theirs; fewer, if they take [`TURN_TIME`].
 pub const TURNS_MAX: usize = 8;
+
+/// Time from which a connection that has more to do waits until the runtime has polled the sockets of others. The runtime does
+/// that after 61 polls of tasks otherwise, which together would be as much longer than each.
+const YIELD_FROM: Duration = Duration::from_micros(250);
 
 /// Silence after which a connection frees the memory that it used while it was busy.
 const IDLE_AFTER: Duration = Duration::from_secs(2);
@@ -83,11 +88,12 @@ impl<M: Machine> Driver<M> {
     /// Turn after turn until there is nothing to do now. Ready with the reason for the connection's end.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End<M::Error>> {
         let mut scratch = pool::take_read();
+        let cpu = TurnCpu::started(self.machine.timeouts().slow_turn_cpu);
         let started = Instant::now();
         let mut now = started;
         let polled = self.turns(&mut now, &mut scratch, cx);
         pool::give_read(scratch);
-        self.measure(now - started);
+        self.measure(now - started, &cpu);
         self.link.connections.traffic().add_tally();
         match polled {
             Ok(()) => {
@@ -133,7 +139,11 @@ impl<M: Machine> Driver<M> {
         if self.due(now).is_some_and(|due| due <= now) {
             self.expire(now)?;
         }
-        cx.waker().wake_by_ref();
+        if now - started >= YIELD_FROM {
+            yield_to_others(cx);
+        } else {
+            cx.waker().wake_by_ref();
+        }
         Ok(())
     }
 
@@ -168,10 +178,10 @@ impl<M: Machine> Driver<M> {
     }
 
     /// Records for how long this connection had its thread. Before the thread's counts are added, which tell what it did.
-    fn measure(&self, time: Duration) {
+    fn measure(&self, time: Duration, cpu: &TurnCpu) {
         let slow = self.machine.timeouts().slow_turn;
         let work = || (self.machine.place().map(LiveConnection::peer), describe_work());
-        self.link.connections.traffic().turns().record(time, slow, work);
+        self.link.connections.traffic().turns().record(time, cpu, slow, work);
     }
 
     /// Learns what quotas hold back. True if deliveries were held back and are no longer.
@@ -424,9 +434,10 @@ impl<M: Machine> Driver<M> {
 
     /// Ends the connection: the machine first, so that nothing of the broker waits for a slow socket, then the socket.
     pub async fn finish(mut self, end: End<M::Error>) {
+        let cpu = TurnCpu::started(self.machine.timeouts().slow_turn_cpu);
         let started = Instant::now();
         let close = self.machine.end(&end, self.link.output());
-        self.measure(started.elapsed());
+        self.measure(started.elapsed(), &cpu);
         let Driver { mut machine, mut link } = self;
         link.throttle = None;
         if matches!(end, End::NoMemory(_)) {
@@ -444,8 +455,7 @@ impl<M: Machine> Driver<M> {
             place.leave();
         }
         if close == Close::Abort {
-            drop(machine);
-            link.connections.traffic().add_tally();
+            release(machine, &link.connections);
             return;
         }
         let linger = machine.timeouts().linger;
@@ -463,8 +473,7 @@ impl<M: Machine> Driver<M> {
                     break;
                 }
             }
-            drop(machine);
-            link.connections.traffic().add_tally();
+            release(machine, &link.connections);
             link.flush().await?;
             if close == Close::PeerFirst {
                 link.drain().await?;
@@ -477,4 +486,21 @@ impl<M: Machine> Driver<M> {
             tracing::trace!(%error, "last output not taken");
         }
     }
+}
+
+/// Drops what a connection that ended held, which may be as much work as a turn.
+fn release<M: Machine>(machine: M, connections: &Connections) {
+    let Timeouts { slow_turn, slow_turn_cpu, .. } = *machine.timeouts();
+    let peer = machine.place().map(LiveConnection::peer);
+    let (cpu, started) = (TurnCpu::started(slow_turn_cpu), Instant::now());
+    drop(machine);
+    let work = || (peer, describe_work());
+    connections.traffic().turns().record(started.elapsed(), &cpu, slow_turn, work);
+    connections.traffic().add_tally();
+}
+
+/// Has this task polled again after all others that can go on.
+fn yield_to_others(cx: &mut Context<'_>) {
+    // Its first poll hands the waker to the runtime.
+    let _pending = pin!(tokio::task::yield_now()).poll(cx);
 }

@@ -22,6 +22,8 @@ pub struct Timeouts {
     pub linger: Duration,
     /// Time from which a connection's hold of its thread is told in the log; key `limits.slow_turn_ms`, default 50 ms.
     pub slow_turn: Duration,
+    /// Whether the CPU time of what a connection does at a time is measured too; key `limits.slow_turn_cpu`, default no.
+    pub slow_turn_cpu: bool,
 }
 
 impl Default for Timeouts {
@@ -31,6 +33,7 @@ impl Default for Timeouts {
             write_stall: Duration::from_secs(15),
             linger: Duration::from_secs(3),
             slow_turn: Duration::from_millis(50),
+            slow_turn_cpu: false,
         }
     }
 }

@@ -384,6 +384,9 @@ section! {
         /// A connection that keeps its thread from others for this long is told in the log, with what it did: at most one line a second
         /// and protocol.
         pub(crate) slow_turn: Duration = Timeouts::default().slow_turn => milliseconds(1..=HOUR_MS),
+        /// The CPU time is measured too, which tells much work from a busy machine: in that line, and as
+        /// `inver_protocol_turn_cpu_seconds`. This costs two system calls each time that a connection gets its thread.
+        pub(crate) slow_turn_cpu: bool = Timeouts::default().slow_turn_cpu => flag(),
         /// Time that connections have to end on shutdown.
         pub(crate) shutdown_grace: Duration = Duration::from_secs(10) => milliseconds(0..=HOUR_MS),
     }
@@ -402,6 +405,7 @@ impl Limits {
             write_stall: self.write_stall_timeout,
             linger: self.linger_timeout,
             slow_turn: self.slow_turn,
+            slow_turn_cpu: self.slow_turn_cpu,
         }
     }
 

@@ -5,9 +5,11 @@
 //! by itself is done piece by piece, or on another thread.
 
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 
 use metrics::{Histogram, Unit, describe_histogram, histogram};
 use parking_lot::Mutex;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{Duration, Instant};
 
 /// Time after which other connections of the thread get theirs. A turn that has begun is ended first.
@@ -21,6 +23,7 @@ pub const PUBLISH_COST_MAX: usize = 20_000;
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
 const SECONDS: &str = "inver_protocol_turn_seconds";
+const CPU_SECONDS: &str = "inver_protocol_turn_cpu_seconds";
 
 /// Whether a turn that began at `since` has used up its time. Looks at the clock: for requests, not for messages.
 #[must_use]
@@ -28,10 +31,29 @@ pub fn is_over(since: Instant) -> bool {
     since.elapsed() >= TURN_TIME
 }
 
+/// The CPU time of a thread when a connection got it; none where it is not measured, which takes two system calls.
+pub(crate) struct TurnCpu(Option<Duration>);
+
+impl TurnCpu {
+    pub(crate) fn started(is_measured: bool) -> TurnCpu {
+        TurnCpu(is_measured.then(thread_cpu))
+    }
+
+    /// The CPU time since then.
+    fn taken(&self) -> Option<Duration> {
+        self.0.map(|started| thread_cpu().saturating_sub(started))
+    }
+}
+
+fn thread_cpu() -> Duration {
+    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
+}
+
 /// The turns of one protocol.
 pub(crate) struct TurnTimes {
     protocol: &'static str,
     seconds: Histogram,
+    cpu_seconds: OnceLock<Histogram>,
     untold: Mutex<Untold>,
 }
 
@@ -50,7 +72,8 @@ impl TurnTimes {
             Unit::Seconds,
             "Time for which a connection had its thread before others got theirs; what it did on other threads does not count."
         );
-        TurnTimes { protocol, seconds: histogram!(SECONDS, "protocol" => protocol), untold: Mutex::default() }
+        let seconds = histogram!(SECONDS, "protocol" => protocol);
+        TurnTimes { protocol, seconds, cpu_seconds: OnceLock::new(), untold: Mutex::default() }
     }
 
     /// Records the time of turns that ended now. If it is at least `slow`, a line says what they did, unless there was one
@@ -58,6 +81,7 @@ impl TurnTimes {
     pub(crate) fn record(
         &self,
         time: Duration,
+        cpu: &TurnCpu,
         slow: Duration,
         work: impl FnOnce() -> (Option<SocketAddr>, String),
     ) {
@@ -65,21 +89,43 @@ impl TurnTimes {
             return;
         }
         self.seconds.record(time.as_secs_f64());
+        let cpu = cpu.taken();
+        if let Some(cpu) = cpu {
+            self.cpu_seconds().record(cpu.as_secs_f64());
+        }
         if time >= slow {
-            self.tell(time, work);
+            self.tell(time, cpu, work);
         }
     }
 
-    fn tell(&self, time: Duration, work: impl FnOnce() -> (Option<SocketAddr>, String)) {
+    fn cpu_seconds(&self) -> &Histogram {
+        self.cpu_seconds.get_or_init(|| {
+            describe_histogram!(
+                CPU_SECONDS,
+                Unit::Seconds,
+                "CPU time of what a connection did before others of its thread got theirs; only with `limits.slow_turn_cpu`."
+            );
+            histogram!(CPU_SECONDS, "protocol" => self.protocol)
+        })
+    }
+
+    fn tell(
+        &self,
+        time: Duration,
+        cpu: Option<Duration>,
+        work: impl FnOnce() -> (Option<SocketAddr>, String),
+    ) {
         let now = Instant::now();
         let Some((untold, longest)) = self.untold.lock().admit(time, now) else { return };
         let (peer, work) = work();
         let peer = peer.map(tracing::field::display);
         let (ms, untold_longest_ms) = (time.as_millis(), longest.as_millis());
+        let cpu_ms = cpu.map(|cpu| cpu.as_millis());
         tracing::warn!(
             protocol = self.protocol,
             peer,
             ms,
+            cpu_ms,
             work,
             untold,
             untold_longest_ms,
