@@ -5,7 +5,7 @@ use inver_storage::batch::{
     Batch, BatchError, BatchHeader, Compression, DECOMPRESSED_BYTES_MAX, HEADER_BYTES, LOG_APPEND_TIME, MARK,
 };
 
-use super::records::Walk;
+use super::records::{Walk, WalkedRecords};
 use crate::codec::error_code::ErrorCode;
 
 /// Start of the bytes that the checksum covers: the attributes.
@@ -97,7 +97,11 @@ pub(crate) fn check_records(
     let left = allowance.plain.checked_sub(BATCH_COST + plain);
     allowance.plain = left.ok_or(CheckError::Exhausted)?;
     let mut walk = Walk::new(batch, allowance.inflated.min(DECOMPRESSED_BYTES_MAX)).map_err(failed)?;
-    let checked = check_each(&mut walk, header, rules);
+    // A loop for each kind: the records of most batches are not compressed.
+    let checked = match &mut walk {
+        Walk::Plain(records) => check_each(records, header, rules),
+        Walk::Inflated(records) => check_each(records, header, rules),
+    };
     // Whether it is valid or not.
     allowance.inflated = allowance.inflated.saturating_sub(walk.inflated_bytes());
     checked
@@ -110,13 +114,17 @@ fn failed(error: BatchError) -> CheckError {
     }
 }
 
-fn check_each(walk: &mut Walk<'_>, header: &BatchHeader, rules: Rules) -> Result<Checked, CheckError> {
+fn check_each(
+    records: &mut impl WalkedRecords,
+    header: &BatchHeader,
+    rules: Rules,
+) -> Result<Checked, CheckError> {
     let mut checked = Checked { last_ms: i64::MIN, claims_origin: false };
     let mut invalid_records: Vec<(i32, &'static str)> = Vec::new();
     let mut code = ErrorCode::INVALID_RECORD;
     for number in 0..header.record_count {
         let malformed = || CheckError::from(invalid(format!("record {number} is malformed")));
-        let record = walk.next().map_err(failed)?.ok_or_else(malformed)?;
+        let record = records.next_fields().map_err(failed)?.ok_or_else(malformed)?;
         if u32::try_from(record.offset_delta) != Ok(number) {
             let delta = record.offset_delta;
             return Err(invalid(format!("record {number} has offset delta {delta}")).into());
@@ -141,7 +149,7 @@ fn check_each(walk: &mut Walk<'_>, header: &BatchHeader, rules: Rules) -> Result
             return Err(rejected(code, invalid_records).into());
         }
     }
-    if !walk.is_at_end().map_err(failed)? {
+    if !records.is_at_end().map_err(failed)? {
         return Err(invalid("bytes after the last record").into());
     }
     if invalid_records.is_empty() { Ok(checked) } else { Err(rejected(code, invalid_records).into()) }

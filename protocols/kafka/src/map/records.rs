@@ -37,29 +37,42 @@ impl<'a> Walk<'a> {
         Ok(Walk::Inflated(Inflated::new(batch, bytes_max)?))
     }
 
-    /// The next record; `None` if it is malformed or missing.
-    #[inline]
-    pub(super) fn next(&mut self) -> Result<Option<RecordFields>, BatchError> {
-        match self {
-            Walk::Plain(records) => Ok(records.next()),
-            Walk::Inflated(inflated) => next_inflated(inflated),
-        }
-    }
-
-    /// Whether nothing follows.
-    pub(super) fn is_at_end(&mut self) -> Result<bool, BatchError> {
-        match self {
-            Walk::Plain(records) => Ok(records.at == records.bytes.len()),
-            Walk::Inflated(inflated) => Ok(inflated.window(1)?.is_empty()),
-        }
-    }
-
     /// Bytes that were decompressed.
     pub(super) fn inflated_bytes(&self) -> usize {
         match self {
             Walk::Plain(_) => 0,
             Walk::Inflated(inflated) => inflated.inflated_bytes(),
         }
+    }
+}
+
+/// Records that are walked one after the other.
+pub(super) trait WalkedRecords {
+    /// The next record; `None` if it is malformed or missing.
+    fn next_fields(&mut self) -> Result<Option<RecordFields>, BatchError>;
+
+    /// Whether nothing follows.
+    fn is_at_end(&mut self) -> Result<bool, BatchError>;
+}
+
+impl WalkedRecords for Records<'_> {
+    #[inline]
+    fn next_fields(&mut self) -> Result<Option<RecordFields>, BatchError> {
+        Ok(self.next())
+    }
+
+    fn is_at_end(&mut self) -> Result<bool, BatchError> {
+        Ok(self.at == self.bytes.len())
+    }
+}
+
+impl WalkedRecords for Inflated<'_> {
+    fn next_fields(&mut self) -> Result<Option<RecordFields>, BatchError> {
+        next_inflated(self)
+    }
+
+    fn is_at_end(&mut self) -> Result<bool, BatchError> {
+        Ok(self.window(1)?.is_empty())
     }
 }
 
