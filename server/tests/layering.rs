@@ -66,7 +66,9 @@ fn rust_files(folder: &Path, into: &mut Vec<PathBuf>) {
 fn allowed(folder: &str, name: &str) -> BTreeSet<String> {
     let set = |names: &[&str]| names.iter().map(ToString::to_string).collect();
     match folder.split('/').next().unwrap() {
-        "core" if ["inver-access", "inver-settings", "inver-storage"].contains(&name) => set(&[]),
+        "core" if ["inver-access", "inver-journal", "inver-settings", "inver-storage"].contains(&name) => {
+            set(&[])
+        }
         "core" => set(&["inver-access", "inver-storage"]),
         "protocols" if name == "inver-driver" => set(&["inver-broker", "inver-storage"]),
         // An example shows what a protocol needs.
