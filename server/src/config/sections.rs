@@ -310,6 +310,9 @@ section! {
         pub(crate) connections_max: usize = 100_000 => count(1..=10_000_000),
         /// Concurrent connections from one address.
         pub(crate) connections_per_address_max: usize = 100_000 => count(1..=10_000_000),
+        /// Connections of a TCP listener that the system keeps until they are accepted; further ones wait for a second and
+        /// try again. The system may lower it (`net.core.somaxconn`).
+        pub(crate) accept_backlog: u32 = 4096 => count(1..=65_535),
         /// Size of the largest message accepted.
         pub(crate) message_bytes_max: usize = 16 << 20 => bytes(KIB..=GIB),
         /// Namespaces of the broker, the default one included.

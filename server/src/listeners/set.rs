@@ -130,7 +130,8 @@ impl ListenerSet {
             for address in &entry.settings.address.0 {
                 let is_running = self.running.iter().any(|running| running.address == *address);
                 let bind = || {
-                    let bound = Socket::bind(address, entry.settings.unix_mode.0);
+                    let bound =
+                        Socket::bind(address, entry.settings.unix_mode.0, config.limits.accept_backlog);
                     bound.map_err(|error| explain(&error, &entry.key, address))
                 };
                 let socket = if is_running { None } else { Some(bind()?) };

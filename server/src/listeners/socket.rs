@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixS
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use crate::config::{self, Address};
 
@@ -34,13 +34,16 @@ pub(super) struct SocketFile {
 }
 
 impl Socket {
-    /// Binds an address. Must run within a runtime. `mode` are the permissions of a Unix socket.
-    pub(super) fn bind(address: &Address, mode: u32) -> io::Result<Socket> {
+    /// Binds an address. Must run within a runtime. `mode` are the permissions of a Unix socket; `backlog` connections wait
+    /// at a TCP socket until they are accepted.
+    pub(super) fn bind(address: &Address, mode: u32, backlog: u32) -> io::Result<Socket> {
         match address {
             Address::Tcp(address) => {
-                let socket = std::net::TcpListener::bind(address)?;
-                socket.set_nonblocking(true)?;
-                Ok(Socket::Tcp(TcpListener::from_std(socket)?))
+                let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+                // Else the address could not be bound again while connections of an earlier process end.
+                socket.set_reuseaddr(true)?;
+                socket.bind(*address)?;
+                Ok(Socket::Tcp(socket.listen(backlog)?))
             }
             Address::Unix(path) => {
                 remove_stale(path)?;
@@ -127,8 +130,22 @@ pub(super) fn explain(error: &io::Error, key: &str, address: &Address) -> anyhow
 mod tests {
     use super::*;
 
+    const BACKLOG: u32 = 16;
+
     fn mode(path: &Path) -> u32 {
         std::fs::metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[tokio::test]
+    async fn as_many_connections_wait_as_configured() {
+        let any = Address::Tcp((Ipv4Addr::LOCALHOST, 0).into());
+        let socket = Socket::bind(&any, 0, 300).unwrap();
+        let Address::Tcp(address) = socket.local(&any) else { panic!("not TCP") };
+        // Beyond the backlog the system answers no connection.
+        let connect =
+            |_| std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_secs(20)).unwrap();
+        let waiting: Vec<_> = (0..250).map(connect).collect();
+        assert_eq!(waiting.len(), 250);
     }
 
     #[tokio::test]
@@ -136,9 +153,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let address = Address::Unix(path.clone());
-        let first = Socket::bind(&address, 0o640).unwrap();
+        let first = Socket::bind(&address, 0o640, BACKLOG).unwrap();
         assert_eq!(mode(&path), 0o640);
-        assert_eq!(Socket::bind(&address, 0o600).err().unwrap().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(Socket::bind(&address, 0o600, BACKLOG).err().unwrap().kind(), io::ErrorKind::AddrInUse);
         let client = StdUnixStream::connect(&path).unwrap();
         let (stream, peer) = first.accept().await.unwrap();
         assert!(matches!(stream, Stream::Unix(_)) && peer.ip().is_loopback());
@@ -154,14 +171,17 @@ mod tests {
         // As after a crash.
         drop(StdUnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let first = Socket::bind(&address, 0o600).unwrap();
+        let first = Socket::bind(&address, 0o600, BACKLOG).unwrap();
         std::fs::remove_file(&path).unwrap();
-        let second = Socket::bind(&address, 0o600).unwrap();
+        let second = Socket::bind(&address, 0o600, BACKLOG).unwrap();
         drop(first);
         assert!(path.exists(), "the file is another socket's");
         drop(second);
         std::fs::write(&path, "precious").unwrap();
-        assert_eq!(Socket::bind(&address, 0o600).err().unwrap().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(
+            Socket::bind(&address, 0o600, BACKLOG).err().unwrap().kind(),
+            io::ErrorKind::AlreadyExists
+        );
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     }
 }
