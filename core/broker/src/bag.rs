@@ -45,6 +45,14 @@ impl<T> Bag<T> {
         matches!(self, Bag::Empty)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Bag::Empty => 0,
+            Bag::One(_) => 1,
+            Bag::Many(many) => many.len(),
+        }
+    }
+
     pub(crate) fn iter(&self) -> Iter<'_, T> {
         match self {
             Bag::Empty => Iter::One(None.into_iter()),

@@ -10,12 +10,16 @@ use inver_storage::SubmitError;
 use crate::completion::Completion;
 use crate::message::{DELAYED_TO, DelayedTarget, DelayedTo, HeaderView, HeaderWriter, Message, Property};
 use crate::namespace::Namespace;
+use crate::peek;
 use crate::publisher::{Publisher, Target};
 use crate::spec::DeliveryId;
 use crate::subscription::{Dropped, Subscription};
 
 /// Bytes of messages in one entry of the log; one message may be larger.
 const ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A message that is due, and where it goes.
+type Due<'a> = (&'a Dropped, HeaderView<'a>, DelayedTo<'a>);
 
 /// Publishes messages of a queue of delayed ones, which are due, and removes them from it.
 pub(crate) fn publish_due(
@@ -24,50 +28,71 @@ pub(crate) fn publish_due(
     due: &[Dropped],
 ) -> Result<Completion, SubmitError> {
     let mut completion = Completion::Now;
-    let mut headers = HeaderWriter::default();
-    let mut current: Option<(&'static str, bool, Publisher)> = None;
-    let mut ids: Vec<DeliveryId> = Vec::new();
-    let mut lost = 0;
-    for Dropped { id, record, .. } in due {
-        let view = HeaderView::of(record);
-        let value = view.typed_properties().find_map(|property| match property {
-            Property::Other(DELAYED_TO, value) => Some(value),
-            _ => None,
-        });
-        let Some(to) = value.and_then(DelayedTo::decode) else {
-            tracing::error!(offset = id.offset, "delayed message dropped: where it goes cannot be read");
-            completion = completion.and(from.ack_dropped(vec![*id])?);
-            lost += 1;
-            continue;
-        };
-        let origin = view.origin().and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default();
-        let origin = namespace.origin(origin);
-        if current.as_ref().is_none_or(|(of, appends, publisher)| {
-            (*of, *appends) != (origin, to.appends) || publisher.bytes() >= ENTRY_BYTES_MAX
-        }) {
-            if let Some((.., publisher)) = current.take() {
-                completion = completion.and(flush(from, publisher, std::mem::take(&mut ids))?);
-            }
-            current = Some((origin, to.appends, Publisher::of_due(namespace.clone(), origin, to.appends)));
+    let mut unreadable: Vec<DeliveryId> = Vec::new();
+    let mut known: Vec<Due<'_>> = Vec::with_capacity(due.len());
+    for message in due {
+        let view = HeaderView::of(&message.record);
+        match DelayedTo::of(&view) {
+            Some(to) => known.push((message, view, to)),
+            None => unreadable.push(message.id),
         }
-        let Some((.., publisher)) = &mut current else { continue };
-        ids.push(*id);
-        lost += u64::from(!publish(publisher, &view, record, &to, &mut headers));
     }
-    if let Some((.., publisher)) = current {
-        completion = completion.and(flush(from, publisher, ids)?);
+    let like = |(_, view, to): &Due<'_>| (view.origin().map(<[u8]>::to_vec), to.rights);
+    let mut rest = known.as_slice();
+    while let [first, others @ ..] = rest {
+        let mut bytes = peek::size(&first.0.record);
+        let same = others.iter().take_while(|other| {
+            bytes += peek::size(&other.0.record);
+            bytes <= ENTRY_BYTES_MAX && like(other) == like(first)
+        });
+        let (group, behind) = rest.split_at(1 + same.count());
+        completion = completion.and(publish_group(namespace, from, group)?);
+        rest = behind;
     }
-    from.context().counters.dropped.increment(lost);
+    if !unreadable.is_empty() {
+        tracing::error!(count = unreadable.len(), "delayed messages dropped: where they go cannot be read");
+        completion = completion.and(drop_all(from, unreadable)?);
+    }
     Ok(completion)
 }
 
-fn flush(
+/// Publishes messages of one origin with the same rights in one entry of the log; where that is too large, in several. A
+/// message whose copies for its receivers alone are too large is dropped.
+fn publish_group(
+    namespace: &Namespace,
     from: &Arc<Subscription>,
-    mut publisher: Publisher,
-    ids: Vec<DeliveryId>,
+    group: &[Due<'_>],
 ) -> Result<Completion, SubmitError> {
-    publisher.attach(|entry| from.ack_dropped_in(ids, entry));
-    publisher.flush_batch()
+    let [(_, view, to), ..] = group else { return Ok(Completion::Now) };
+    let origin = view.origin().and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default();
+    let mut publisher = Publisher::of_due(namespace.clone(), namespace.origin(origin), to.rights);
+    let mut headers = HeaderWriter::default();
+    let mut lost = 0;
+    for (message, view, to) in group {
+        lost += u64::from(!publish(&mut publisher, view, &message.record, to, &mut headers));
+    }
+    let ids: Vec<DeliveryId> = group.iter().map(|(message, ..)| message.id).collect();
+    publisher.attach(|entry| from.ack_dropped_in(ids.clone(), entry));
+    match publisher.flush_batch() {
+        Ok(completion) => {
+            from.context().counters.dropped.increment(lost);
+            Ok(completion)
+        }
+        Err(SubmitError::TooLarge { .. }) if group.len() > 1 => {
+            let (first, second) = group.split_at(group.len() / 2);
+            Ok(publish_group(namespace, from, first)?.and(publish_group(namespace, from, second)?))
+        }
+        Err(error @ SubmitError::TooLarge { .. }) => {
+            tracing::error!(%error, "delayed message dropped: too large with the copies for its receivers");
+            drop_all(from, ids)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn drop_all(from: &Arc<Subscription>, ids: Vec<DeliveryId>) -> Result<Completion, SubmitError> {
+    from.context().counters.dropped.increment(ids.len() as u64);
+    from.ack_dropped(ids)
 }
 
 /// Whether the message was published.

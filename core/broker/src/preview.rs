@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::address::{Address, Form};
-use crate::message::Headers;
+use crate::message::{Headers, Rights};
 use crate::namespace::Namespace;
 use crate::publisher::PublishError;
 use crate::queue::Queue;
@@ -59,7 +59,7 @@ impl Namespace {
             lookup: headers,
             permissions: None,
             headers: Headers::default(),
-            appends: true,
+            rights: Rights::ALL,
         };
         Ok(self.shown(router::preview(self, &exchange, routing_key, None, &publish)))
     }
@@ -74,7 +74,7 @@ impl Namespace {
             lookup: None,
             permissions: None,
             headers: Headers::default(),
-            appends: true,
+            rights: Rights::ALL,
         };
         let dotted = address.write(Form::Dotted);
         self.shown(router::preview(self, &self.hub(), &dotted, Some(&address), &publish))

@@ -18,7 +18,7 @@ use inver_storage::{Entry, Stream, SubmitError, Submitted};
 use crate::access::Permissions;
 use crate::address::{Address, Form, rewrite};
 use crate::limits::Limits;
-use crate::message::{HeaderWriter, Headers, Message, RawHeaders};
+use crate::message::{HeaderWriter, Headers, Message, RawHeaders, Rights};
 use crate::namespace::Namespace;
 use crate::publisher::{LENGTH_CHECK_MS, PublishError};
 use crate::queue::Queue;
@@ -226,7 +226,7 @@ fn publish() -> Publish<'static> {
         permissions: None,
         lookup: None,
         headers: Headers::default(),
-        appends: true,
+        rights: Rights::ALL,
     }
 }
 
@@ -250,7 +250,10 @@ fn listeners(namespace: &Namespace, topic: &Topic, partition: &Partition) -> Arc
         set.add_live(live);
     }
     let set = Arc::new(set);
-    cache.set(stream, version, route.readers, set.clone());
+    // What reaches an exchange that routes by chance takes another way each time.
+    if namespace.routes_by_key(&namespace.hub()) {
+        cache.set(stream, version, route.readers, set.clone());
+    }
     set
 }
 

@@ -20,7 +20,7 @@ use crate::address::{Address, Form, is_reserved, rewrite};
 use crate::completion::Completion;
 use crate::exchange::{Exchange, Inbox};
 use crate::limits::LimitReached;
-use crate::message::{Headers, Message, StoredLookup, expires_ms};
+use crate::message::{Headers, Message, Rights, StoredLookup, expires_ms};
 use crate::namespace::Namespace;
 use crate::queue::Queue;
 use crate::receivers::ReceiverSet;
@@ -132,8 +132,8 @@ pub struct Publisher {
     is_servers: bool,
     /// It publishes what was delayed already.
     is_delivering: bool,
-    /// It appends to the log topics that keys name, as far as permissions allow.
-    appends: bool,
+    /// What it may do beyond its targets, as far as permissions allow.
+    rights: Rights,
     /// Spans of sampled messages since the last flush.
     spans: traced::Spans,
 }
@@ -200,7 +200,7 @@ impl Publisher {
             is_exempt: false,
             is_servers: false,
             is_delivering: false,
-            appends: true,
+            rights: Rights::ALL,
             spans: Vec::new(),
         }
     }
@@ -237,11 +237,10 @@ impl Publisher {
         Publisher { is_exempt: true, ..Publisher::new(namespace, PublisherId::default()) }
     }
 
-    /// A publisher of delayed messages that are due, of clients of a protocol. `appends`: these may write to the log topics
-    /// that keys name.
-    pub(crate) fn of_due(namespace: Namespace, origin: &'static str, appends: bool) -> Publisher {
+    /// A publisher of delayed messages that are due, of clients of a protocol with these rights.
+    pub(crate) fn of_due(namespace: Namespace, origin: &'static str, rights: Rights) -> Publisher {
         let id = PublisherId { origin, session: None };
-        Publisher { is_exempt: true, is_delivering: true, appends, ..Publisher::new(namespace, id) }
+        Publisher { is_exempt: true, is_delivering: true, rights, ..Publisher::new(namespace, id) }
     }
 
     pub(crate) fn namespace(&self) -> &Namespace {
@@ -723,7 +722,7 @@ impl Publisher {
             permissions: self.restricting(),
             lookup: Some(message.lookup.unwrap_or(stored)),
             headers: message.headers,
-            appends: self.appends,
+            rights: self.rights,
         }
     }
 

@@ -16,7 +16,7 @@ use crate::access::Permissions;
 use crate::address::{Address, Form, is_reserved};
 use crate::bindings::{Binding, Readers};
 use crate::exchange::{Exchange, Inbox, RouteTarget};
-use crate::message::Headers;
+use crate::message::{Headers, Rights};
 use crate::namespace::Namespace;
 use crate::queue::Queue;
 use crate::receivers::{self, ReceiverSet};
@@ -68,8 +68,8 @@ pub(crate) struct Publish<'a> {
     pub(crate) lookup: Option<&'a dyn HeaderLookup>,
     /// The headers of the message.
     pub(crate) headers: Headers<'a>,
-    /// It may be appended to the log topics that keys name, as far as permissions allow.
-    pub(crate) appends: bool,
+    /// What the publisher may do beside that, as far as permissions allow.
+    pub(crate) rights: Rights,
 }
 
 impl Publish<'_> {
@@ -84,7 +84,7 @@ impl Publish<'_> {
 
     /// Whether the publisher may publish at the address that a routing key is at the hub.
     fn may_write_key(&self, routing_key: &[u8]) -> bool {
-        self.may_write(&Address::parse(Form::Dotted, routing_key))
+        self.rights.passes_on && self.may_write(&Address::parse(Form::Dotted, routing_key))
     }
 }
 
@@ -244,7 +244,7 @@ fn visit_topics(
     if let Some(topic) = name.and_then(|n| namespace.topic(n))
         && topic.kind() == TopicKind::Log
         && topic.hub() != HubMode::Off
-        && publish.appends
+        && publish.rights.appends
         && publish.permissions.is_none_or(|p| p.may(ResourceKind::Topic, topic.name(), Operation::Write))
         && let Some(partition) = topic.partition_of(Some(routing_key))
     {
@@ -492,7 +492,7 @@ mod tests {
             permissions: None,
             lookup: None,
             headers: Headers::default(),
-            appends: true,
+            rights: Rights::ALL,
         }
     }
 

@@ -68,7 +68,7 @@ const RULES: &[Rule] = &[
     ("router", &["access", "address", "bindings", "exchange", "message", "namespace", "queue", "receivers", "spec", "topic", "value"]),
     ("publisher", &["access", "address", "completion", "exchange", "limits", "message", "namespace", "queue", "receivers", "router", "seeded_bugs", "spec", "subscription", "traces", "write_batch"]),
     ("preview", &["address", "message", "namespace", "publisher", "queue", "router", "spec", "value"]),
-    ("delayed", &["completion", "message", "namespace", "publisher", "spec", "subscription"]),
+    ("delayed", &["completion", "message", "namespace", "peek", "publisher", "spec", "subscription"]),
     ("deadletter", &["completion", "delayed", "message", "namespace", "publisher", "seeded_bugs", "spec", "subscription"]),
     ("produce", &["access", "address", "completion", "limits", "message", "namespace", "peek", "publisher", "queue", "receivers", "router", "spec", "subscription", "topic", "transactions", "write_batch"]),
     ("session", &["access", "address", "audit", "bindings", "completion", "context", "exchange", "limits", "mailbox", "maps", "message", "namespace", "ordered", "peek", "publisher", "queue", "receivers", "removal", "retained", "rows", "seeded_bugs", "spec", "subscription", "topic", "value"]),

@@ -12,10 +12,10 @@ use crate::bag::Bag;
 pub(crate) const WEIGHT_MAX: u32 = 1_000_000;
 
 /// The weight that a binding key says; none if it is none.
-#[must_use]
-pub fn weight_of(key: &[u8]) -> Option<u32> {
-    let weight = std::str::from_utf8(key).ok()?.parse::<u32>().ok()?;
-    (weight > 0).then_some(weight.min(WEIGHT_MAX))
+pub(super) fn weight_of(key: &[u8]) -> Option<u32> {
+    let weight = std::str::from_utf8(key).ok()?.parse::<u64>().ok()?;
+    let weight = u32::try_from(weight).map_or(WEIGHT_MAX, |weight| weight.min(WEIGHT_MAX));
+    (weight > 0).then_some(weight)
 }
 
 /// Mixes all bits of a number into all bits (the finalizer of SplitMix64).
@@ -46,14 +46,19 @@ pub(super) fn by_weight<'a, T: BindTarget>(
     value: &[u8],
 ) -> Option<&'a Binding<T>> {
     let value = hash_of(value);
-    let score = |binding: &Binding<T>| {
-        let hash = mixed(value ^ hash_of_target(binding));
+    let scored = |binding: &'a Binding<T>| {
+        let target = hash_of_target(binding);
+        let hash = mixed(value ^ target);
         // In (0, 1]: 53 bits are what a float holds.
         let share = ((hash >> 11) + 1) as f64 / (1_u64 << 53) as f64;
-        f64::from(weight_of(&binding.key).unwrap_or(1)) / -share.ln().min(-f64::MIN_POSITIVE)
+        let weight = f64::from(weight_of(&binding.key).unwrap_or(1));
+        (weight / -share.ln().min(-f64::MIN_POSITIVE), target, binding)
     };
-    let scored = bindings.iter().map(|binding| (score(binding), hash_of_target(binding), binding));
-    scored.max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))).map(|(.., binding)| binding)
+    bindings
+        .iter()
+        .map(scored)
+        .max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))
+        .map(|(.., binding)| binding)
 }
 
 /// The binding of a hash modulo their number.
@@ -84,7 +89,7 @@ impl<T> Default for Chances<T> {
 impl<T: BindTarget> Chances<T> {
     pub(super) fn draw(&self) -> Option<&Binding<T>> {
         let drawn = self.drawn.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        let count = self.bindings.iter().count() as u64;
+        let count = self.bindings.len() as u64;
         let at = mixed(drawn).checked_rem(count)?;
         self.bindings.iter().nth(usize::try_from(at).ok()?)
     }

@@ -26,7 +26,7 @@ use crate::value::HeaderLookup;
 
 pub use address::address_of;
 pub use deaths::Death;
-pub(crate) use delayed::{DELAYED_TO, DelayedTarget, DelayedTo};
+pub(crate) use delayed::{DELAYED_TO, DelayedTarget, DelayedTo, Rights};
 pub use headers::{HeaderWriter, Headers};
 pub(crate) use lookup::StoredLookup;
 pub use origin::{HEADER as ORIGIN_HEADER, NEUTRAL_ORIGIN};

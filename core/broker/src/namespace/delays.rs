@@ -10,8 +10,8 @@ use inver_storage::{ReadError, SubmitError};
 
 use super::{Namespace, QueueError};
 use crate::completion::Completion;
-use crate::limits::{LimitReached, check};
-use crate::message::{DELAYED_TO, DelayedTarget, DelayedTo, HeaderView, Property, expires_ms};
+use crate::message::{DelayedTarget, DelayedTo, HeaderView, expires_ms};
+use crate::peek;
 use crate::queue::Queue;
 use crate::spec::{DeadLetter, HOLDS_DELAYED, QueueLimits, QueueSpec};
 use crate::subscription::Withdrawn;
@@ -59,6 +59,8 @@ pub struct DelayedMessage {
     pub exchange: Option<String>,
     /// The routing key, or the address in its slashed form.
     pub key: Vec<u8>,
+    /// Further routing keys.
+    pub more_keys: Vec<Vec<u8>>,
     /// The message as it is stored.
     pub record: Record,
 }
@@ -110,6 +112,11 @@ impl Namespace {
         queue.spec().holds_delayed().then(|| queue.clone())
     }
 
+    /// How many queues hold delayed messages.
+    pub(super) fn queues_of_delayed(&self) -> usize {
+        (0..CLASSES.len()).filter(|class| self.queue_of_delayed(*class).is_some()).count()
+    }
+
     /// Messages that wait until they are due.
     #[must_use]
     pub fn delayed_count(&self) -> u64 {
@@ -119,10 +126,7 @@ impl Namespace {
 
     /// Whether there are as many delayed messages as there may be.
     pub(crate) fn has_all_delayed(&self) -> bool {
-        let count = usize::try_from(self.delayed_count()).unwrap_or(usize::MAX);
-        let full: Result<(), LimitReached> =
-            check("delayed messages", count, self.limits().delayed_messages_max);
-        full.is_err()
+        self.delayed_count() >= self.limits().delayed_messages_max as u64
     }
 
     /// Delayed messages, by the class of their delay and in the order in which they were published, from behind `after`. The
@@ -136,25 +140,28 @@ impl Namespace {
         messages_max: usize,
         bytes_max: usize,
     ) -> Result<(Vec<DelayedMessage>, Option<DelayedId>), ReadError> {
-        let from = after.map_or((0, 0), |id| (id.class, id.offset + 1));
+        let from = after.map_or((0, 0), |id| (id.class, id.offset.saturating_add(1)));
         let mut found: Vec<DelayedMessage> = Vec::new();
+        let mut bytes = 0;
         for class in from.0..CLASSES.len() {
             let Some(queue) = self.queue_of_delayed(class) else { continue };
-            let mut offset = if class == from.0 { from.1 } else { 0 };
-            loop {
-                let left = messages_max - found.len();
-                let peeked = queue.subscription().peek(offset, left, bytes_max)?;
-                found.extend(peeked.messages.into_iter().filter_map(|message| {
-                    DelayedMessage::of(DelayedId { class, offset: message.offset }, message.record)
-                }));
-                if found.len() >= messages_max {
-                    let next = found.last().map(|message| message.id);
-                    return Ok((found, next));
-                }
-                match peeked.next {
-                    Some(next) => offset = next,
-                    None => break,
-                }
+            if found.len() >= messages_max || bytes >= bytes_max {
+                let next = found.last().map(|message| message.id);
+                return Ok((found, next));
+            }
+            let offset = if class == from.0 { from.1 } else { 0 };
+            let peeked = queue.subscription().peek(
+                offset,
+                messages_max - found.len(),
+                bytes_max.saturating_sub(bytes),
+            )?;
+            bytes += peeked.messages.iter().map(|message| peek::size(&message.record)).sum::<usize>();
+            found.extend(peeked.messages.into_iter().filter_map(|message| {
+                DelayedMessage::of(DelayedId { class, offset: message.offset }, message.record)
+            }));
+            if let Some(next) = peeked.next {
+                // What follows is behind an id.
+                return Ok((found, Some(DelayedId { class, offset: next.saturating_sub(1) })));
             }
         }
         Ok((found, None))
@@ -190,16 +197,13 @@ impl DelayedMessage {
     fn of(id: DelayedId, record: Record) -> Option<DelayedMessage> {
         let due_ms = expires_ms(&record)?;
         let view = HeaderView::of(&record);
-        let value = view.typed_properties().find_map(|property| match property {
-            Property::Other(DELAYED_TO, value) => Some(value),
-            _ => None,
-        });
-        let (exchange, key) = match DelayedTo::decode(value?)?.target {
-            DelayedTarget::Exchange { name, routing_key, .. } => {
-                (Some(name.to_owned()), routing_key.to_vec())
+        let (exchange, key, more_keys) = match DelayedTo::of(&view)?.target {
+            DelayedTarget::Exchange { name, routing_key, more_keys } => {
+                let more_keys = more_keys.into_iter().map(<[u8]>::to_vec).collect();
+                (Some(name.to_owned()), routing_key.to_vec(), more_keys)
             }
-            DelayedTarget::Hub { address, .. } => (None, address.to_vec()),
+            DelayedTarget::Hub { address, .. } => (None, address.to_vec(), Vec::new()),
         };
-        Some(DelayedMessage { id, due_ms, exchange, key, record })
+        Some(DelayedMessage { id, due_ms, exchange, key, more_keys, record })
     }
 }

@@ -446,7 +446,7 @@ impl Namespace {
     pub(crate) fn record(&self) {
         let counters = self.counters();
         counters.topics.set(self.0.topics.len() as f64);
-        counters.queues.set(self.0.queues.len() as f64);
+        counters.queues.set(self.queue_count() as f64);
         counters.exchanges.set(self.0.exchanges.read().len() as f64);
         counters.subscriptions.set(self.0.subscriptions.len() as f64);
         counters.retained.set(self.0.retained.len() as f64);

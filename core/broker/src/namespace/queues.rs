@@ -86,10 +86,10 @@ impl Namespace {
         self.0.queues_by_name.all()
     }
 
-    /// The number of queues; costs nothing per queue.
+    /// The number of queues, without those that hold delayed messages; costs nothing per queue.
     #[must_use]
     pub fn queue_count(&self) -> usize {
-        self.0.queues.len()
+        self.0.queues.len().saturating_sub(self.queues_of_delayed())
     }
 
     /// Messages, consumers and memory of all queues together. Costs a lock for each queue.
@@ -132,7 +132,7 @@ impl Namespace {
         }
         let key = spec.limits.dead_letter.as_ref().and_then(|to| to.routing_key.as_deref());
         self.limits().check_address(b'.', key.unwrap_or_default())?;
-        limits::check("queues", self.0.queues.len(), self.queues_max())?;
+        limits::check("queues", self.queue_count(), self.queues_max())?;
         if spec.durable && !spec.hidden {
             limits::check("topics", self.0.topics.len(), self.topics_max())?;
         }

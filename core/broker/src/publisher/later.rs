@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{PendingCheck, PublishError, Publisher, Routed, Target};
+use super::{PendingCheck, PublishError, Publisher, Routed, Target, may_write_address};
+use crate::access::Permissions;
 use crate::address::{Form, rewrite};
-use crate::message::{DELAYED_TO, DelayedTarget, DelayedTo, HeaderView, HeaderWriter, Message, Property};
-use crate::namespace::QueueError;
+use crate::message::{
+    DELAYED_TO, DelayedTarget, DelayedTo, HeaderView, HeaderWriter, Message, Property, Rights,
+};
+use crate::namespace::{DelayedMessage, Namespace, QueueError};
 use crate::receivers::ReceiverSet;
-use crate::spec::ExchangeSpec;
+use crate::spec::{ExchangeSpec, PublisherId};
 use inver_access::{Operation, ResourceKind};
 
 /// The longest delay, milliseconds: ten years.
@@ -15,6 +18,9 @@ const DELAY_MS_MAX: i64 = 315_360_000_000;
 
 /// The header with a message's delay, milliseconds, for exchanges that delay.
 const DELAY_HEADER: &str = "x-delay";
+
+/// What a delayed message costs: it is written once, and the queues of delayed messages are asked how many they hold.
+const LATER_COST: usize = 2;
 
 impl Publisher {
     /// Publishes a message `delay_ms` after its timestamp, as then routed. It may be published now, and the target is there now:
@@ -32,6 +38,29 @@ impl Publisher {
     ) -> Result<Routed, PublishError> {
         self.check(to)?;
         self.put_later(to, message, delay_ms, retain)
+    }
+
+    /// Whether a client with these permissions could have published a delayed message: such a client may see it and withdraw
+    /// it.
+    ///
+    /// # Errors
+    /// What it may not do.
+    pub fn check_delayed(
+        namespace: &Namespace,
+        permissions: &Arc<Permissions>,
+        message: &DelayedMessage,
+    ) -> Result<(), PublishError> {
+        let more_keys: Vec<&[u8]> = message.more_keys.iter().map(Vec::as_slice).collect();
+        let to = match &message.exchange {
+            Some(name) => Target::Exchange { name, routing_key: &message.key, more_keys: &more_keys },
+            None => Target::Hub(&message.key),
+        };
+        let publisher = Publisher::new(namespace.clone(), PublisherId::default());
+        match publisher.with_permissions(permissions.clone()).check(to) {
+            Err(error @ (PublishError::Refused(_) | PublishError::KeyRefused { .. })) => Err(error),
+            // Its exchange may be gone since.
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// The delay of a message, if the exchange delays it.
@@ -72,10 +101,10 @@ impl Publisher {
             }
         };
         let due_ms = message.timestamp_ms.saturating_add(delay_ms);
-        let appends = self.may_append(&target);
+        let rights = self.rights(&target);
         let ttl_ms = message.headers.expires_ms.map(|at| at.saturating_sub(message.timestamp_ms));
         let guaranteed = message.guaranteed;
-        let value = DelayedTo { target, ttl_ms, guaranteed, appends }.encode();
+        let value = DelayedTo { target, ttl_ms, guaranteed, rights }.encode();
         let view = HeaderView::of_encoded(message.headers.bytes, message.headers.count);
         let mut headers = HeaderWriter::default();
         headers.begin_like(&view, Some(due_ms));
@@ -90,20 +119,28 @@ impl Publisher {
         self.write_batch.add(&Arc::new(set), None, &stored);
         self.note_check(PendingCheck { queue, at_ms: due_ms, ttl: true, counted_bytes: 0 });
         self.published += 1;
+        self.cost += LATER_COST;
         Ok(Routed { destinations: 1, refused: false })
     }
 
-    /// Whether the publisher may write to the log topics that a message's keys name.
-    fn may_append(&self, target: &DelayedTarget<'_>) -> bool {
-        let Some(permissions) = self.restricting() else { return true };
-        let may = |key: &[u8]| {
+    /// What the publisher may do with a message once it is due.
+    fn rights(&self, target: &DelayedTarget<'_>) -> Rights {
+        let Some(permissions) = self.restricting() else { return Rights::ALL };
+        let topic = |key: &[u8]| {
             permissions.may(ResourceKind::Topic, &String::from_utf8_lossy(key), Operation::Write)
         };
         match target {
-            DelayedTarget::Hub { address, .. } => may(&rewrite(Form::Slashed, Form::Dotted, address)),
-            // Any exchange may lead to the hub.
-            DelayedTarget::Exchange { name, routing_key, more_keys } => {
-                name.is_empty() || std::iter::once(routing_key).chain(more_keys).all(|key| may(key))
+            // It may write to the address itself.
+            DelayedTarget::Hub { address, .. } => {
+                Rights { appends: topic(&rewrite(Form::Slashed, Form::Dotted, address)), passes_on: true }
+            }
+            DelayedTarget::Exchange { name: "", .. } => Rights::ALL,
+            // Any other exchange may lead to the hub.
+            DelayedTarget::Exchange { routing_key, more_keys, .. } => {
+                let keys = || std::iter::once(routing_key).chain(more_keys);
+                let address =
+                    |key: &[u8]| may_write_address(permissions, &rewrite(Form::Dotted, Form::Slashed, key));
+                Rights { appends: keys().all(|key| topic(key)), passes_on: keys().all(|key| address(key)) }
             }
         }
     }

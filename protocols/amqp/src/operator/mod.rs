@@ -121,10 +121,10 @@ impl Operator {
         durable: bool,
         auto_delete: bool,
         internal: bool,
-        arguments: Arguments,
+        mut arguments: Arguments,
     ) -> Result<Declared<Arc<Exchange>>, Refused> {
-        let spec =
-            ExchangeSpec { kind: kind_named(kind, &arguments)?, durable, auto_delete, internal, arguments };
+        let kind = kind_named(kind, &mut arguments)?;
+        let spec = ExchangeSpec { kind, durable, auto_delete, internal, arguments };
         Ok(self.0.declare_exchange(&without_line_ends(name), &spec)?)
     }
 

@@ -40,8 +40,8 @@ impl Channel {
                 arguments,
                 ..
             } => {
-                let arguments = core_arguments(arguments);
-                let kind = kind_named(kind, &arguments)?;
+                let mut arguments = core_arguments(arguments);
+                let kind = kind_named(kind, &mut arguments)?;
                 let spec = ExchangeSpec { kind, durable, auto_delete, internal, arguments };
                 (
                     shared.declare_exchange(&without_line_ends(exchange), &spec)?.completion,

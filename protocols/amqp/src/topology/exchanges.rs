@@ -13,9 +13,11 @@ use super::names::{RESERVED, check_not_default, check_not_reserved};
 use super::{Client, arguments};
 use crate::error::Refusal;
 
-/// How an exchange of this type routes. One that delays messages has the routing of another type.
-pub(crate) fn kind_named(name: &str, arguments: &Arguments) -> Result<ExchangeKind, Refusal> {
+/// How an exchange of this type routes. One that delays messages has the routing of another type; in the arguments of others
+/// that type means nothing, and is left out.
+pub(crate) fn kind_named(name: &str, arguments: &mut Arguments) -> Result<ExchangeKind, Refusal> {
     if name != DELAYING {
+        arguments.remove(DELAYED_TYPE);
         let unknown = || Refusal::precondition_failed(format_args!("unknown exchange type '{name}'"));
         return name.parse().map_err(|()| unknown());
     }

@@ -3,9 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use inver_access::{Operation, ResourceKind};
 use inver_broker::message::HeaderView;
-use inver_broker::{DEFAULT_EXCHANGE, DelayedId, DelayedMessage, WithdrawError};
+use inver_broker::{DelayedId, DelayedMessage, Publisher, WithdrawError};
 use inver_storage::ReadError;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -93,15 +92,6 @@ impl From<&DelayedMessage> for Delayed {
     }
 }
 
-/// What a caller must be allowed to write to, to see a message and to withdraw it.
-fn written(message: &DelayedMessage) -> (ResourceKind, String) {
-    match &message.exchange {
-        Some(name) if name.is_empty() => (ResourceKind::Exchange, DEFAULT_EXCHANGE.to_owned()),
-        Some(name) => (ResourceKind::Exchange, name.clone()),
-        None => (ResourceKind::Address, String::from_utf8_lossy(&message.key).into_owned()),
-    }
-}
-
 /// Lists the delayed messages that the caller could have published.
 #[utoipa::path(get, path = "/delayed", tag = "delayed", params(Scope, Which),
     responses((status = 200, body = DelayedMessages)))]
@@ -118,8 +108,7 @@ pub(in crate::http) async fn list(
         let (found, next) =
             namespace.delayed(after, which.count as usize, BYTES_MAX).map_err(|error| read_failed(&error))?;
         let may_see = |message: &&DelayedMessage| {
-            let (kind, name) = written(message);
-            scope.permissions().may(kind, &name, Operation::Write)
+            Publisher::check_delayed(namespace, scope.permissions(), message).is_ok()
         };
         Ok(DelayedMessages {
             items: found.iter().filter(may_see).map(Delayed::from).collect(),
@@ -153,8 +142,7 @@ pub(in crate::http) async fn withdraw(
         let unknown = || Problem::not_found(format!("there is no delayed message `{name}`"));
         let message =
             namespace.delayed_message(id).map_err(|error| read_failed(&error))?.ok_or_else(unknown)?;
-        let (kind, resource) = written(&message);
-        scope.check(kind, &resource, Operation::Write)?;
+        Publisher::check_delayed(namespace, scope.permissions(), &message)?;
         namespace.withdraw_delayed(&message).map_err(|error| match error {
             WithdrawError::Unknown => unknown(),
             WithdrawError::Busy => Problem::conflict(error.to_string()),

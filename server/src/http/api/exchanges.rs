@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use inver_access::{Operation, ResourceKind};
-use inver_broker::{Exchange, ExchangeKind, ExchangeSpec, Namespace, Order};
+use inver_broker::{DELAYED_TYPE, Exchange, ExchangeKind, ExchangeSpec, Namespace, Order};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as JsonValue};
 use utoipa::{IntoParams, ToSchema};
@@ -227,8 +227,14 @@ pub(in crate::http) async fn declare(
             scope.check(ResourceKind::Exchange, &name, Operation::Read)?;
             scope.check_exchange(alternate, Operation::Write)?;
         }
+        let kind: ExchangeKind = new.kind.into();
+        if arguments.get(DELAYED_TYPE).is_some_and(|delayed| delayed.as_str() != Some(kind.as_str())) {
+            return Err(Problem::bad_request(format!(
+                "{DELAYED_TYPE} of an exchange that delays is its kind"
+            )));
+        }
         let spec = ExchangeSpec {
-            kind: new.kind.into(),
+            kind,
             durable: new.durable,
             auto_delete: new.auto_delete,
             internal: new.internal,

@@ -25,6 +25,14 @@ pub(super) fn exchange_types() -> Value {
         kind("fanout", "AMQP fanout exchange, as per the AMQP specification"),
         kind("headers", "AMQP headers exchange, as per the AMQP specification"),
         kind("topic", "AMQP topic exchange, as per the AMQP specification"),
+        kind(
+            "x-consistent-hash",
+            "One binding for each message, by a hash of its key, a header or a property"
+        ),
+        kind("x-delayed-message", "Delays messages by their header x-delay, then routes as another type"),
+        kind("x-local-random", "One binding for each message, by chance"),
+        kind("x-modulus-hash", "One binding for each message, by its key's hash modulo their number"),
+        kind("x-random", "One binding for each message, by chance"),
     ])
 }
 
