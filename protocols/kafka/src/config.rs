@@ -161,6 +161,11 @@ inver_settings::section! {
         pub initial_delay: Duration = Duration::from_millis(100) => milliseconds(0..=DAY_MS),
         /// Time after which a new member that is still waiting for its first rebalance is removed.
         pub new_member_timeout_max: Duration = Duration::from_secs(5 * 60) => milliseconds(10..=DAY_MS),
+        /// Time between heartbeats that members of a consumer group are told, where the broker makes the assignment
+        /// (`group.consumer.heartbeat.interval.ms`).
+        pub consumer_heartbeat_interval: Duration = Duration::from_secs(5) => milliseconds(10..=DAY_MS),
+        /// Time without a heartbeat after which such a member is removed (`group.consumer.session.timeout.ms`).
+        pub consumer_session_timeout: Duration = Duration::from_secs(45) => milliseconds(10..=DAY_MS),
         /// Time that committed offsets are kept after the last member left the group, or, in a group that never had
         /// members, after they were committed. 0: forever.
         pub offsets_retention: Duration = Duration::from_secs(7 * 24 * 60 * 60) => milliseconds(0..=36_500 * DAY_MS),

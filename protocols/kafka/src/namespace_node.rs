@@ -75,5 +75,6 @@ impl NamespaceNode {
 /// Deletes the rows of namespaces that are gone.
 pub(crate) fn sweep(broker: &Broker) -> Result<(), SubmitError> {
     namespace_rows::sweep(broker, TABLES)?;
-    namespace_rows::sweep(broker, coordinator::TABLES)
+    namespace_rows::sweep(broker, coordinator::TABLES)?;
+    namespace_rows::sweep(broker, coordinator::CONSUMER_TABLES)
 }

@@ -77,10 +77,13 @@ impl Handler for DescribeGroups {
             let authorized_operations = authorized_operations::group(cx.access, includes, &group_id);
             let group = match cx.coordinator().with_group(&group_id, describe) {
                 Some(group) => group,
+                None if cx.coordinator().has_consumer_group(&group_id) => {
+                    unknown(format!("Group {group_id} is not a classic group."), cx.version())
+                }
                 None if cx.coordinator().has_committed_offsets(&group_id) => {
                     DescribedGroup { group_state: State::Empty.name().into(), ..DescribedGroup::default() }
                 }
-                None => unknown(&group_id, cx.version()),
+                None => unknown(format!("Group {group_id} not found."), cx.version()),
             };
             DescribedGroup { group_id, authorized_operations, ..group }
         });
@@ -89,11 +92,11 @@ impl Handler for DescribeGroups {
     }
 }
 
-fn unknown(id: &Str, version: i16) -> DescribedGroup {
+fn unknown(text: String, version: i16) -> DescribedGroup {
     let not_found = version >= NOT_FOUND_SINCE;
     DescribedGroup {
         error_code: if not_found { ErrorCode::GROUP_ID_NOT_FOUND } else { ErrorCode::NONE },
-        error_message: message(format!("Group {id} not found.")).filter(|_| not_found),
+        error_message: message(text).filter(|_| not_found),
         group_state: State::Dead.name().into(),
         ..DescribedGroup::default()
     }

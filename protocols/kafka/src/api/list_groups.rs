@@ -10,6 +10,7 @@ use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
+use crate::coordinator::Listed;
 
 messages! {
     /// Versions 0-5, flexible 3+.
@@ -37,8 +38,10 @@ messages! {
 /// The ListGroups API.
 pub struct ListGroups;
 
-/// Type of all groups; Kafka also has `consumer` (KIP-848) and `share` (KIP-932).
+/// Type of groups whose members make the assignment.
 const CLASSIC: &str = "classic";
+/// Type of groups whose assignment the broker makes (KIP-848).
+const CONSUMER: &str = "consumer";
 
 impl Handler for ListGroups {
     const KEY: i16 = 16;
@@ -51,20 +54,20 @@ impl Handler for ListGroups {
     type Response = ListGroupsResponse;
 
     fn handle(cx: &mut RequestContext<'_>, request: ListGroupsRequest) -> Reply<ListGroupsResponse> {
-        let mut groups = Vec::new();
-        if allows(&request.types_filter, CLASSIC) {
-            let listed = cx.coordinator().list().into_iter();
-            let all = cx.access.may_cluster(Operation::Describe);
-            let wanted = listed
-                .filter(|group| allows(&request.states_filter, group.state.name()))
-                .filter(|group| all || cx.access.may_group(&group.id, Operation::Describe));
-            groups.extend(wanted.map(|group| ListedGroup {
-                group_id: group.id,
-                protocol_type: group.protocol_type,
-                group_state: group.state.name().into(),
-                group_type: CLASSIC.into(),
-            }));
-        }
+        let type_of = |group: &Listed| if group.is_consumer { CONSUMER } else { CLASSIC };
+        let all = cx.access.may_cluster(Operation::Describe);
+        let listed = cx.coordinator().list().into_iter();
+        let wanted = listed
+            .filter(|group| allows(&request.types_filter, type_of(group)))
+            .filter(|group| allows(&request.states_filter, group.state))
+            .filter(|group| all || cx.access.may_group(&group.id, Operation::Describe));
+        let groups = wanted.map(|group| ListedGroup {
+            group_type: type_of(&group).into(),
+            group_id: group.id,
+            protocol_type: group.protocol_type,
+            group_state: group.state.into(),
+        });
+        let groups = groups.collect();
         Reply::now(ListGroupsResponse { throttle_time_ms: 0, error_code: ErrorCode::NONE, groups })
     }
 }

@@ -99,8 +99,8 @@ impl Handler for Metadata {
             None => cx.namespace().topics().iter().map(count).sum(),
             Some(topics) => {
                 let named = topics.iter().filter_map(|topic| match &topic.name {
-                    Some(name) => cx.namespace().topic(name),
-                    None => cx.namespace().topic_by_id(TopicId(topic.topic_id.0)),
+                    Some(name) if topic.topic_id == Uuid::ZERO => cx.namespace().topic(name),
+                    _ => cx.namespace().topic_by_id(TopicId(topic.topic_id.0)),
                 });
                 named.map(|topic| count(&topic)).sum()
             }
@@ -215,7 +215,8 @@ fn requested_topic(
     let described = |topic: &Arc<Topic>| describe(topic, config, operations(topic.name()));
     let known = |topic: &Arc<Topic>| (described(topic), Completion::Now);
     let unauthorized = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
-    let Some(name) = wanted.name else {
+    // Kafka's client names the topics of a pattern by their ids beside empty names.
+    let Some(name) = wanted.name.filter(|_| wanted.topic_id == Uuid::ZERO) else {
         return match cx.topic_by_id(wanted.topic_id) {
             Some(topic) if access.may_topic(topic.name(), Operation::Describe) => known(&topic),
             Some(_) => failed(None, wanted.topic_id, unauthorized),

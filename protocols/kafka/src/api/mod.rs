@@ -16,6 +16,8 @@ pub mod alter_partition_reassignments;
 pub mod alter_replica_log_dirs;
 pub mod alter_user_scram_credentials;
 pub mod api_versions;
+pub mod consumer_group_describe;
+pub mod consumer_group_heartbeat;
 pub mod create_acls;
 pub mod create_delegation_token;
 pub mod create_partitions;
@@ -147,6 +149,8 @@ macro_rules! for_each_api {
             describe_producers::DescribeProducers;
             describe_transactions::DescribeTransactions;
             list_transactions::ListTransactions;
+            consumer_group_heartbeat::ConsumerGroupHeartbeat;
+            consumer_group_describe::ConsumerGroupDescribe;
             list_config_resources::ListConfigResources;
             describe_topic_partitions::DescribeTopicPartitions;
         }

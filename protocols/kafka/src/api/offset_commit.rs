@@ -65,6 +65,8 @@ messages! {
 /// The OffsetCommit API.
 pub struct OffsetCommit;
 
+/// First version that knows the epochs of members (KIP-848).
+const MEMBER_EPOCH_SINCE: i16 = 9;
 /// First version that names topics by id (KIP-848).
 const BY_ID_SINCE: i16 = 10;
 
@@ -112,6 +114,12 @@ impl Handler for OffsetCommit {
             }
             // Partitions without an error of their own get the group's.
             Err(code) => {
+                let code = match code {
+                    ErrorCode::STALE_MEMBER_EPOCH if cx.version() < MEMBER_EPOCH_SINCE => {
+                        ErrorCode::UNSUPPORTED_VERSION
+                    }
+                    code => code,
+                };
                 let partitions = topics.iter_mut().flat_map(|topic| topic.partitions.iter_mut());
                 let valid = partitions.filter(|partition| partition.error_code.is_none());
                 valid.for_each(|partition| partition.error_code = code);

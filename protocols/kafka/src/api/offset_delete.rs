@@ -14,6 +14,7 @@ use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::reader::Reader;
 use crate::codec::text::Str;
+use crate::coordinator::consumer::ConsumerGroup;
 use crate::coordinator::group::{Group, State};
 use crate::map::partition::partition_index;
 
@@ -88,8 +89,12 @@ fn delete(
     cx.access.check_group(&request.group_id, Operation::Delete)?;
     let subscribed = match cx.coordinator().with_group(&request.group_id, subscribed_topics) {
         Some(subscribed) => subscribed?,
-        None if cx.coordinator().has_committed_offsets(&request.group_id) => Vec::new(),
-        None => return Err(ErrorCode::GROUP_ID_NOT_FOUND),
+        None => {
+            let topics = |group: &ConsumerGroup| group.topics().cloned().collect::<Vec<Str>>();
+            let of_consumers = cx.coordinator().with_consumer_group(&request.group_id, topics);
+            let has_offsets = cx.coordinator().has_committed_offsets(&request.group_id);
+            of_consumers.or_else(|| has_offsets.then(Vec::new)).ok_or(ErrorCode::GROUP_ID_NOT_FOUND)?
+        }
     };
     let is_deleted = |name: &str, index: u32| {
         let topics = request.topics.iter().filter(|topic| topic.name == *name);

@@ -153,6 +153,13 @@ fn fetch_group(
     if let Err(error_code) = cx.access.check_group(&group.group_id, Operation::Describe) {
         return OffsetFetchResponseGroup { group_id: group.group_id, topics: Vec::new(), error_code };
     }
+    if let Some(member_id) = group.member_id.filter(|_| group.member_epoch >= 0)
+        && let Some(Err(error_code)) = cx
+            .coordinator()
+            .with_consumer_group(&group.group_id, |known| known.check_commit(&member_id, group.member_epoch))
+    {
+        return OffsetFetchResponseGroup { group_id: group.group_id, topics: Vec::new(), error_code };
+    }
     let topics = match group.topics {
         Some(topics) => {
             topics.into_iter().map(|topic| fetch_topic(cx, &group.group_id, topic, stable)).collect()

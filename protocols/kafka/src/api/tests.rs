@@ -2,6 +2,7 @@
 
 mod acls;
 mod authorization;
+mod consumer_groups;
 mod delegation;
 mod mutations;
 mod namespaces;

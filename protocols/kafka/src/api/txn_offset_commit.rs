@@ -161,5 +161,10 @@ fn commit(
         return commit();
     }
     let instance_id = request.group_instance_id.as_ref();
-    cx.coordinator().commit_as(&request.group_id, member_id, instance_id, generation, commit)
+    let committed = cx.coordinator().commit_as(&request.group_id, member_id, instance_id, generation, commit);
+    // Producers know the error of the classic protocol only.
+    committed.map_err(|code| match code {
+        ErrorCode::STALE_MEMBER_EPOCH => ErrorCode::ILLEGAL_GENERATION,
+        code => code,
+    })
 }

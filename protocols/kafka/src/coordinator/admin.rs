@@ -1,8 +1,9 @@
 //! Groups as administration sees them.
 
 use bytes::Bytes;
-use inver_broker::{Completion, Group, GroupCoordinator, GroupError, GroupMember};
+use inver_broker::{Completion, Group, GroupCoordinator, GroupError, GroupMember, TopicId};
 
+use super::consumer::ConsumerGroup;
 use super::group::State;
 use super::{ClientGroup, Coordinator};
 use crate::codec::error_code::ErrorCode;
@@ -11,11 +12,15 @@ use crate::codec::text::Str;
 
 impl GroupCoordinator for Coordinator {
     fn groups(&self) -> Vec<String> {
-        self.groups.read().keys().map(ToString::to_string).collect()
+        let mut ids: Vec<String> = self.groups.read().keys().map(ToString::to_string).collect();
+        ids.extend(self.consumers.read().keys().map(ToString::to_string));
+        ids
     }
 
     fn group(&self, id: &str) -> Option<Group> {
-        self.with_group(&Str::from(id), shown)
+        let id = Str::from(id);
+        let of_consumers = |group: &ConsumerGroup| self.shown_consumers(group);
+        self.with_group(&id, shown).or_else(|| self.with_consumer_group(&id, of_consumers))
     }
 
     fn delete(&self, id: &str) -> Result<Completion, GroupError> {
@@ -27,6 +32,22 @@ impl GroupCoordinator for Coordinator {
             },
             _ => GroupError::Unknown(id.to_owned()),
         })
+    }
+}
+
+impl Coordinator {
+    fn shown_consumers(&self, group: &ConsumerGroup) -> Group {
+        let name = |(topic, partition): &(u128, i32)| {
+            let topic = self.namespace.topic_by_id(TopicId(*topic))?;
+            Some((topic.name().to_owned(), u32::try_from(*partition).ok()?))
+        };
+        let members = group.members().map(|member| GroupMember {
+            id: member.id.to_string(),
+            client: member.client_id.to_string(),
+            address: member.client_host.to_string(),
+            assigned: member.assigned.iter().filter_map(name).collect(),
+        });
+        Group { state: group.state().name(), protocol: "kafka", members: members.collect() }
     }
 }
 

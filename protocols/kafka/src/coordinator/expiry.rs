@@ -9,6 +9,7 @@ use std::time::Duration;
 use inver_broker::{AuditKind, Completion};
 use tokio::time::Instant;
 
+use super::consumer::ConsumerState;
 use super::group::State;
 use super::{Coordinator, Handle};
 use crate::codec::text::Str;
@@ -47,6 +48,11 @@ impl Coordinator {
             yield_at_times(place).await;
             self.delete_if_unused(handle);
         }
+        let consumers: Vec<Str> = self.consumers.read().keys().cloned().collect();
+        for (place, group) in consumers.iter().enumerate() {
+            yield_at_times(place).await;
+            self.delete_consumers_if_unused(group);
+        }
     }
 
     /// Deletes transactional ids that no producer has used for long.
@@ -66,11 +72,21 @@ impl Coordinator {
             Ok(Completion::Now) => {}
             Err(error) => tracing::error!(%group, %error, "failed to delete expired committed offsets"),
         };
-        let Some(handle) = self.find(&Str::from(group)) else { return expire() };
-        // The lock is held meanwhile, so that no member joins in between.
-        let cell = handle.lock();
-        let retained = cell.group.emptied_ms().is_some_and(|emptied_ms| emptied_ms >= before_ms);
-        if cell.group.state() == State::Empty && !retained {
+        let is_retained =
+            |emptied_ms: Option<i64>| emptied_ms.is_some_and(|emptied_ms| emptied_ms >= before_ms);
+        // A group's lock is held meanwhile, so that no member joins in between.
+        let id = Str::from(group);
+        if let Some(handle) = self.find(&id) {
+            let cell = handle.lock();
+            if cell.group.state() == State::Empty && !is_retained(cell.group.emptied_ms()) {
+                expire();
+            }
+        } else if let Some(handle) = self.find_consumers(&id) {
+            let cell = handle.lock();
+            if cell.group.state() == ConsumerState::Empty && !is_retained(cell.group.emptied_ms()) {
+                expire();
+            }
+        } else {
             expire();
         }
     }

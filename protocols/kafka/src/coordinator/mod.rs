@@ -1,10 +1,13 @@
 //! The coordinator of all groups of a namespace.
 //!
-//! Owns the groups, their timeouts and their stored form. Each group is a state machine ([`group`]) behind a lock of
-//! its own, which is never held over a wait. Responses leave through tickets, after the lock is released. A group's row
-//! is written under its lock, so that the order in the log is the order of transitions.
+//! Owns the groups, their timeouts and their stored form. Each group is a state machine ([`group`] for the classic protocol,
+//! [`consumer`] for that in which the broker assigns) behind a lock of its own, which is never held over a wait. Responses
+//! leave through tickets, after the lock is released. A group's rows are written under its lock, so that the order in the log
+//! is the order of transitions.
 
 mod admin;
+pub(crate) mod consumer;
+mod consumers;
 mod expiry;
 pub(crate) mod group;
 mod waiter;
@@ -20,6 +23,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::consumer::ConsumerGroup;
 use self::group::{Group, Join, Joined, Leave, State, Sync, Synced};
 pub(crate) use self::waiter::Waiter;
 use self::waiter::deliver;
@@ -30,6 +34,12 @@ use crate::namespace_rows::{NamespaceRows, Tables};
 
 /// Tables of the groups' rows.
 pub(crate) const TABLES: Tables = Tables { plain: "kafka-groups", numbered: "kafka-groups-of" };
+/// Tables of the rows of groups whose assignment the broker makes.
+pub(crate) const CONSUMER_TABLES: Tables =
+    Tables { plain: "kafka-consumer-groups", numbered: "kafka-consumer-groups-of" };
+
+/// The protocol type of consumers.
+const CONSUMER: &str = "consumer";
 
 /// Least time between two attempts to make room for groups, milliseconds.
 const MAKE_ROOM_MS: i64 = 1000;
@@ -48,6 +58,15 @@ struct Cell {
 
 type Handle = Arc<Mutex<Cell>>;
 
+/// A group whose assignment the broker makes, likewise.
+struct ConsumerCell {
+    group: ConsumerGroup,
+    wake_at_ms: Option<i64>,
+    held: Held,
+}
+
+type ConsumerHandle = Arc<Mutex<ConsumerCell>>;
+
 /// The coordinator of all groups of a namespace.
 pub(crate) struct Coordinator {
     broker: Broker,
@@ -56,7 +75,10 @@ pub(crate) struct Coordinator {
     limits: GroupLimits,
     groups_max: usize,
     transactional_id_expiration: Duration,
+    /// Locked before `consumers`; an id is in one of both.
     groups: RwLock<HashMap<Str, Handle>>,
+    consumer_rows: NamespaceRows,
+    consumers: RwLock<HashMap<Str, ConsumerHandle>>,
     /// Ids of groups with a timeout, in milliseconds since `start`: session timeouts follow monotonic time.
     timeouts: Timers<Str>,
     start: Instant,
@@ -70,8 +92,10 @@ pub(crate) struct Coordinator {
 /// An entry of the list of groups.
 pub(crate) struct Listed {
     pub(crate) id: Str,
-    pub(crate) state: State,
+    pub(crate) state: &'static str,
     pub(crate) protocol_type: Str,
+    /// Whether the broker makes the assignment.
+    pub(crate) is_consumer: bool,
 }
 
 impl Coordinator {
@@ -80,18 +104,21 @@ impl Coordinator {
         let coordinator = Arc::new(Coordinator {
             start: broker.clock().now(),
             rows: NamespaceRows::new(broker.clone(), TABLES, &namespace),
+            consumer_rows: NamespaceRows::new(broker.clone(), CONSUMER_TABLES, &namespace),
             broker,
             namespace,
             limits: config.groups.clone(),
             groups_max: config.limits.groups_max,
             transactional_id_expiration: config.transactions.id_expiration,
             groups: RwLock::default(),
+            consumers: RwLock::default(),
             timeouts: Timers::default(),
             is_running: AtomicBool::new(false),
             room_made_at_ms: AtomicI64::new(i64::MIN),
             over: Notify::new(),
         });
         coordinator.recover();
+        coordinator.recover_consumers();
         let administered: Weak<Coordinator> = Arc::downgrade(&coordinator);
         coordinator.namespace.set_group_coordinator(administered);
         coordinator
@@ -152,7 +179,10 @@ impl Coordinator {
     fn handle_timeouts(&self) {
         let now = self.now();
         for (at_ms, id) in self.timeouts.take(self.elapsed_ms(now)) {
-            let Some(handle) = self.find(&id) else { continue };
+            let Some(handle) = self.find(&id) else {
+                self.consumers_timed_out(&id, at_ms);
+                continue;
+            };
             let mut cell = handle.lock();
             if cell.wake_at_ms != Some(at_ms) {
                 continue;
@@ -174,23 +204,25 @@ impl Coordinator {
 
     fn forget(&self) {
         self.groups.write().clear();
-        for (key, _) in self.rows.all() {
-            if let Err(error) = self.rows.delete(&key) {
-                tracing::error!(%error, "failed to delete a group of a deleted namespace");
-                return;
-            }
+        let rows = self.rows.all();
+        let mut deletions = rows.iter().map(|(key, _)| self.rows.delete(key).map(drop));
+        let deleted = deletions.try_for_each(|deleted| deleted).and_then(|()| self.forget_consumers());
+        if let Err(error) = deleted {
+            tracing::error!(%error, "failed to delete the groups of a deleted namespace");
         }
+    }
+
+    /// The time of a group's next timeout, unless an earlier one is set.
+    fn timeout_ms(&self, wake_at: Option<Instant>, set_ms: Option<i64>) -> Option<i64> {
+        // Rounded up, so that the timeout is due when it is handled.
+        let at_ms = wake_at?.saturating_duration_since(self.start).as_nanos().div_ceil(1_000_000);
+        let at_ms = i64::try_from(at_ms).unwrap_or(i64::MAX);
+        set_ms.is_none_or(|set_ms| set_ms > at_ms).then_some(at_ms)
     }
 
     /// Sets the timeout that the group asks for, unless an earlier one is set.
     fn set_timeout(&self, cell: &mut Cell) {
-        let Some(at) = cell.group.wake_at() else { return };
-        // Rounded up, so that the timeout is due when it is handled.
-        let at_ms = at.saturating_duration_since(self.start).as_nanos().div_ceil(1_000_000);
-        let at_ms = i64::try_from(at_ms).unwrap_or(i64::MAX);
-        if cell.wake_at_ms.is_some_and(|set_ms| set_ms <= at_ms) {
-            return;
-        }
+        let Some(at_ms) = self.timeout_ms(cell.group.wake_at(), cell.wake_at_ms) else { return };
         let before_ms = cell.wake_at_ms.replace(at_ms);
         self.timeouts.reschedule(before_ms, at_ms, cell.group.id().clone());
     }
@@ -273,6 +305,8 @@ impl Coordinator {
         if is_due {
             let handles: Vec<Handle> = self.groups.read().values().cloned().collect();
             handles.iter().for_each(|handle| self.delete_if_unused(handle));
+            let consumers: Vec<Str> = self.consumers.read().keys().cloned().collect();
+            consumers.iter().for_each(|group| self.delete_consumers_if_unused(group));
         }
     }
 
@@ -280,20 +314,30 @@ impl Coordinator {
         self.groups.read().get(group).cloned()
     }
 
-    fn find_or_create(&self, group: &Str) -> Option<Handle> {
+    fn groups_count(&self) -> usize {
+        self.groups.read().len() + self.consumers.read().len()
+    }
+
+    fn find_or_create(&self, group: &Str) -> Result<Handle, ErrorCode> {
         if let Some(handle) = self.find(group) {
-            return Some(handle);
+            return Ok(handle);
         }
-        if self.groups.read().len() >= self.groups_max {
+        if self.groups_count() >= self.groups_max {
             self.make_room();
         }
         let mut groups = self.groups.write();
-        if groups.len() >= self.groups_max {
-            return groups.get(group).cloned();
+        if let Some(handle) = groups.get(group) {
+            return Ok(handle.clone());
+        }
+        if !self.make_way_for_classic(group) {
+            return Err(ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
+        }
+        if groups.len() + self.consumers.read().len() >= self.groups_max {
+            return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE);
         }
         let id = group.detached();
         let new = || Arc::new(Mutex::new(self.cell(Group::new(id.clone()))));
-        Some(groups.entry(id.clone()).or_insert_with(new).clone())
+        Ok(groups.entry(id.clone()).or_insert_with(new).clone())
     }
 
     fn cell(&self, group: ClientGroup) -> Cell {
@@ -314,15 +358,17 @@ impl Coordinator {
             // Clients try again.
             return refuse_join(join, ErrorCode::COORDINATOR_NOT_AVAILABLE);
         }
-        let handle = if join.member_id.is_empty() { self.find_or_create(group) } else { self.find(group) };
+        let handle = match join.member_id.is_empty() {
+            true => self.find_or_create(group),
+            false => self.find(group).ok_or(ErrorCode::UNKNOWN_MEMBER_ID),
+        };
         match handle {
-            Some(handle) => {
+            Ok(handle) => {
                 self.transition(&handle, handle.lock(), |group, limits, effects| {
                     group.join(join, limits, now, effects);
                 });
             }
-            None if join.member_id.is_empty() => refuse_join(join, ErrorCode::COORDINATOR_NOT_AVAILABLE),
-            None => refuse_join(join, ErrorCode::UNKNOWN_MEMBER_ID),
+            Err(code) => refuse_join(join, code),
         }
     }
 
@@ -406,8 +452,15 @@ impl Coordinator {
                 cell.group.check_commit(member_id, instance_id, generation, now)?;
                 commit()
             }
-            None if generation >= 0 => Err(ErrorCode::ILLEGAL_GENERATION),
-            None => commit(),
+            None => match self.find_consumers(group) {
+                Some(handle) => {
+                    let cell = handle.lock();
+                    cell.group.check_commit(member_id, generation)?;
+                    commit()
+                }
+                None if generation >= 0 => Err(ErrorCode::ILLEGAL_GENERATION),
+                None => commit(),
+            },
         }
     }
 
@@ -425,16 +478,24 @@ impl Coordinator {
             let cell = handle.lock();
             Listed {
                 id: cell.group.id().clone(),
-                state: cell.group.state(),
+                state: cell.group.state().name(),
                 protocol_type: cell.group.protocol_type().cloned().unwrap_or_default(),
+                is_consumer: false,
             }
         };
         let mut all: Vec<Listed> = handles.iter().map(listed).collect();
+        let consumers: Vec<ConsumerHandle> = self.consumers.read().values().cloned().collect();
+        all.extend(consumers.iter().map(|handle| {
+            let cell = handle.lock();
+            let (id, state) = (cell.group.id().clone(), cell.group.state().name());
+            Listed { id, state, protocol_type: Str::from_static(CONSUMER), is_consumer: true }
+        }));
         let known: HashSet<Str> = all.iter().map(|group| group.id.clone()).collect();
         for group in self.namespace.committed_offsets().groups() {
             if !known.contains(group.as_str()) {
                 let id = Str::from(group);
-                all.push(Listed { id, state: State::Empty, protocol_type: Str::default() });
+                let (state, protocol_type) = (State::Empty.name(), Str::default());
+                all.push(Listed { id, state, protocol_type, is_consumer: false });
             }
         }
         all.sort_by(|a, b| a.id.cmp(&b.id));
@@ -451,6 +512,8 @@ impl Coordinator {
                 return Err(ErrorCode::NON_EMPTY_GROUP);
             }
             self.cancel_timeout(&mut cell);
+        } else if let Some(deleted) = self.delete_consumers(group) {
+            deleted?;
         } else if !self.has_committed_offsets(group) {
             return Err(ErrorCode::GROUP_ID_NOT_FOUND);
         }

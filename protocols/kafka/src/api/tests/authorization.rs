@@ -64,6 +64,18 @@ fn joined(fixture: &mut Fixture) -> ErrorCode {
     decoded::<join_group::JoinGroupResponse>(&Api::JoinGroup, 9, bytes).error_code
 }
 
+fn beaten(fixture: &mut Fixture) -> ErrorCode {
+    let request = consumer_group_heartbeat::ConsumerGroupHeartbeatRequest {
+        group_id: "g".into(),
+        member_id: "m".into(),
+        rebalance_timeout_ms: 1000,
+        subscribed_topic_names: Some(vec!["t".into()]),
+        topic_partitions: Some(Vec::new()),
+        ..Default::default()
+    };
+    fixture.answer::<consumer_group_heartbeat::ConsumerGroupHeartbeat>(1, request).error_code
+}
+
 fn synced(fixture: &mut Fixture) -> ErrorCode {
     let request = sync_group::SyncGroupRequest { group_id: "g".into(), ..Default::default() };
     let Reply::Member { mut claim, .. } = fixture.call::<sync_group::SyncGroup>(5, request) else { panic!() };
@@ -156,6 +168,11 @@ fn cases() -> Vec<Case> {
         case("DescribeGroups", NO_GROUP, &[&[(GROUP, "g", Describe)]], |fixture| {
             let request = describe_groups::DescribeGroupsRequest { groups: vec!["g".into()], ..Default::default() };
             fixture.answer::<describe_groups::DescribeGroups>(6, request).groups[0].error_code
+        }),
+        case("ConsumerGroupHeartbeat", NO_GROUP, &[&[(GROUP, "g", Read), (TOPIC, "t", Describe)]], beaten),
+        case("ConsumerGroupDescribe", NO_GROUP, &[&[(GROUP, "g", Describe)]], |fixture| {
+            let request = consumer_group_describe::ConsumerGroupDescribeRequest { group_ids: vec!["g".into()], ..Default::default() };
+            fixture.answer::<consumer_group_describe::ConsumerGroupDescribe>(1, request).groups[0].error_code
         }),
         case("DeleteGroups", NO_GROUP, &[&[(GROUP, "g", Delete)]], |fixture| {
             let request = delete_groups::DeleteGroupsRequest { groups_names: vec!["g".into()] };

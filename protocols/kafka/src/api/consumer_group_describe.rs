@@ -1,0 +1,158 @@
+//! ConsumerGroupDescribe: the state and the members of consumer groups (KIP-848).
+
+use std::ops::RangeInclusive;
+
+use inver_access::Operation;
+use inver_broker::TopicId;
+
+use super::authorized_operations;
+use super::context::RequestContext;
+use super::handler::{Handler, Length};
+use super::reply::{Reply, message};
+use crate::access;
+use crate::codec::error_code::ErrorCode;
+use crate::codec::messages::messages;
+use crate::codec::text::Str;
+use crate::codec::wire::Uuid;
+use crate::coordinator::consumer::{ConsumerGroup, ConsumerMember, Partitions};
+
+messages! {
+    /// Versions 0-1, flexible 0+.
+    pub struct ConsumerGroupDescribeRequest {
+        group_ids: Vec<Str> [0..],
+        include_authorized_operations: bool [0..],
+    }
+
+    /// Versions 0-1, flexible 0+.
+    pub struct ConsumerGroupDescribeResponse {
+        throttle_time_ms: i32 [0..],
+        groups: Vec<DescribedGroup> [0..],
+    }
+
+    /// Each described group.
+    pub struct DescribedGroup {
+        error_code: ErrorCode [0..],
+        error_message: Option<Str> [0..; null 0..],
+        group_id: Str [0..],
+        group_state: Str [0..],
+        group_epoch: i32 [0..],
+        assignment_epoch: i32 [0..],
+        assignor_name: Str [0..],
+        members: Vec<Member> [0..],
+        authorized_operations: i32 [0..; default i32::MIN],
+    }
+
+    /// The members.
+    pub struct Member {
+        member_id: Str [0..],
+        instance_id: Option<Str> [0..; null 0..],
+        rack_id: Option<Str> [0..; null 0..],
+        member_epoch: i32 [0..],
+        client_id: Str [0..],
+        client_host: Str [0..],
+        subscribed_topic_names: Vec<Str> [0..],
+        subscribed_topic_regex: Option<Str> [0..; null 0..],
+        assignment: Assignment [0..],
+        target_assignment: Assignment [0..],
+        member_type: i8 [1..; default -1],
+    }
+
+    /// Partitions of a member.
+    pub struct Assignment {
+        topic_partitions: Vec<TopicPartitions> [0..],
+    }
+
+    /// The partitions of a topic.
+    pub struct TopicPartitions {
+        topic_id: Uuid [0..],
+        topic_name: Str [0..],
+        partitions: Vec<i32> [0..],
+    }
+}
+
+/// The ConsumerGroupDescribe API.
+pub struct ConsumerGroupDescribe;
+
+/// Type of a member that speaks this protocol.
+const CONSUMER_MEMBER: i8 = 1;
+
+impl Handler for ConsumerGroupDescribe {
+    const KEY: i16 = 69;
+    const VERSIONS: RangeInclusive<i16> = 0..=1;
+    const FLEXIBLE_FROM: i16 = 0;
+    const LENGTH: Length = Length::Long;
+
+    type Request = ConsumerGroupDescribeRequest;
+    type Response = ConsumerGroupDescribeResponse;
+
+    fn handle(
+        cx: &mut RequestContext<'_>,
+        request: ConsumerGroupDescribeRequest,
+    ) -> Reply<ConsumerGroupDescribeResponse> {
+        let includes = request.include_authorized_operations;
+        let groups = request.group_ids.into_iter().map(|group_id| {
+            if let Err(error_code) = cx.access.check_group(&group_id, Operation::Describe) {
+                let error_message = message(access::text(error_code));
+                return DescribedGroup { error_code, error_message, group_id, ..DescribedGroup::default() };
+            }
+            let described = cx.coordinator().with_consumer_group(&group_id, |group| describe(cx, group));
+            let Some(described) = described else {
+                let error_message = message(format!("Group {group_id} is not a consumer group."));
+                let error_code = ErrorCode::GROUP_ID_NOT_FOUND;
+                return DescribedGroup { error_code, error_message, group_id, ..DescribedGroup::default() };
+            };
+            let authorized_operations = authorized_operations::group(cx.access, includes, &group_id);
+            DescribedGroup { group_id, authorized_operations, ..described }
+        });
+        let groups = groups.collect();
+        Reply::now(ConsumerGroupDescribeResponse { throttle_time_ms: 0, groups })
+    }
+}
+
+fn describe(cx: &RequestContext<'_>, group: &ConsumerGroup) -> DescribedGroup {
+    DescribedGroup {
+        group_state: Str::from_static(group.state().name()),
+        group_epoch: group.epoch(),
+        assignment_epoch: group.epoch(),
+        assignor_name: Str::from_static(group.assignor().name()),
+        members: group.members().map(|member| described(cx, member)).collect(),
+        ..DescribedGroup::default()
+    }
+}
+
+fn described(cx: &RequestContext<'_>, member: &ConsumerMember) -> Member {
+    Member {
+        member_id: member.id.clone(),
+        instance_id: member.instance_id.clone(),
+        rack_id: member.rack_id.clone(),
+        member_epoch: member.epoch,
+        client_id: member.client_id.clone(),
+        client_host: member.client_host.clone(),
+        subscribed_topic_names: member.names.clone(),
+        subscribed_topic_regex: member.pattern.clone(),
+        assignment: by_topic(cx, &member.assigned),
+        target_assignment: by_topic(cx, &member.target),
+        member_type: CONSUMER_MEMBER,
+    }
+}
+
+/// Partitions of topics that exist and that the client may see.
+fn by_topic(cx: &RequestContext<'_>, partitions: &Partitions) -> Assignment {
+    let mut topic_partitions: Vec<TopicPartitions> = Vec::new();
+    for (topic, partition) in partitions {
+        if let Some(last) = topic_partitions.last_mut().filter(|last| last.topic_id == Uuid(*topic)) {
+            last.partitions.push(*partition);
+            continue;
+        }
+        let known = cx.namespace().topic_by_id(TopicId(*topic));
+        let seen = known.filter(|known| cx.access.may_topic(known.name(), Operation::Describe));
+        if let Some(known) = seen {
+            topic_partitions.push(TopicPartitions {
+                topic_id: Uuid(*topic),
+                topic_name: Str::from(known.name()),
+                partitions: vec![*partition],
+            });
+        }
+    }
+    Assignment { topic_partitions }
+}

@@ -1,0 +1,184 @@
+//! Groups whose assignment the broker makes: what requests are refused, and what other APIs tell of such a group.
+
+use super::*;
+use crate::api::consumer_group_describe::*;
+use crate::api::consumer_group_heartbeat::*;
+use crate::api::describe_groups::*;
+use crate::api::list_groups::*;
+use crate::api::offset_commit::*;
+use crate::api::offset_fetch::*;
+use crate::codec::text::Str;
+
+fn join() -> ConsumerGroupHeartbeatRequest {
+    ConsumerGroupHeartbeatRequest {
+        group_id: "g".into(),
+        member_id: "m".into(),
+        rebalance_timeout_ms: 1000,
+        subscribed_topic_names: Some(vec!["t".into()]),
+        topic_partitions: Some(Vec::new()),
+        ..ConsumerGroupHeartbeatRequest::default()
+    }
+}
+
+fn beat(fixture: &mut Fixture, request: ConsumerGroupHeartbeatRequest) -> ConsumerGroupHeartbeatResponse {
+    fixture.answer::<ConsumerGroupHeartbeat>(1, request)
+}
+
+fn commit(fixture: &mut Fixture, version: i16, epoch: i32) -> ErrorCode {
+    let partitions = vec![OffsetCommitRequestPartition { committed_offset: 5, ..Default::default() }];
+    let topics = vec![OffsetCommitRequestTopic { name: "t".into(), partitions, ..Default::default() }];
+    let request = OffsetCommitRequest {
+        group_id: "g".into(),
+        member_id: "m".into(),
+        generation_id_or_member_epoch: epoch,
+        topics,
+        ..Default::default()
+    };
+    fixture.answer::<OffsetCommit>(version, request).topics[0].partitions[0].error_code
+}
+
+#[test]
+fn a_member_joins_commits_and_leaves() {
+    let mut fixture = fixture();
+    let joined = beat(&mut fixture, join());
+    assert_eq!((joined.error_code, joined.member_epoch), (ErrorCode::NONE, 1), "{:?}", joined.error_message);
+    assert_eq!((joined.member_id, joined.heartbeat_interval_ms), (Some("m".into()), 5000));
+    let assigned = joined.assignment.unwrap().topic_partitions;
+    assert_eq!((assigned.len(), assigned[0].partitions.first()), (1, Some(&0)));
+    assert_eq!(commit(&mut fixture, 9, 2), ErrorCode::STALE_MEMBER_EPOCH);
+    assert_eq!(commit(&mut fixture, 8, 2), ErrorCode::UNSUPPORTED_VERSION);
+    assert_eq!(commit(&mut fixture, 9, 1), ErrorCode::NONE);
+    let offsets = |fixture: &mut Fixture, member_epoch| {
+        let group = OffsetFetchRequestGroup {
+            group_id: "g".into(),
+            member_id: Some("m".into()),
+            member_epoch,
+            topics: None,
+        };
+        let request = OffsetFetchRequest { groups: vec![group], ..Default::default() };
+        fixture.answer::<OffsetFetch>(9, request).groups[0].error_code
+    };
+    assert_eq!(offsets(&mut fixture, 1), ErrorCode::NONE);
+    assert_eq!(offsets(&mut fixture, 0), ErrorCode::STALE_MEMBER_EPOCH);
+
+    let request = ListGroupsRequest { types_filter: vec!["Consumer".into()], ..Default::default() };
+    let listed = fixture.answer::<ListGroups>(5, request).groups;
+    let listed: Vec<[&str; 4]> = (listed.iter())
+        .map(|group| {
+            [&group.group_id, &group.protocol_type, &group.group_state, &group.group_type].map(|s| &**s)
+        })
+        .collect();
+    assert_eq!(listed, [["g", "consumer", "Stable", "consumer"]]);
+    let request =
+        ConsumerGroupDescribeRequest { group_ids: vec!["g".into(), "x".into()], ..Default::default() };
+    let groups = fixture.answer::<ConsumerGroupDescribe>(1, request).groups;
+    assert_eq!((&*groups[0].group_state, &*groups[0].assignor_name), ("Stable", "uniform"));
+    let member = &groups[0].members[0];
+    assert_eq!((member.member_type, member.assignment.topic_partitions[0].topic_name.as_str()), (1, "t"));
+    assert_eq!(member.assignment, member.target_assignment);
+    assert_eq!(groups[1].error_code, ErrorCode::GROUP_ID_NOT_FOUND);
+    let request = DescribeGroupsRequest { groups: vec!["g".into()], ..Default::default() };
+    let classic = &fixture.answer::<DescribeGroups>(6, request).groups[0];
+    assert_eq!(classic.error_code, ErrorCode::GROUP_ID_NOT_FOUND);
+
+    let request = |groups| delete_groups::DeleteGroupsRequest { groups_names: groups };
+    let delete = |fixture: &mut Fixture| {
+        fixture.answer::<delete_groups::DeleteGroups>(3, request(vec!["g".into()])).results[0].error_code
+    };
+    assert_eq!(delete(&mut fixture), ErrorCode::NON_EMPTY_GROUP);
+    let leave = ConsumerGroupHeartbeatRequest { member_epoch: -1, ..join() };
+    assert_eq!(beat(&mut fixture, leave).member_epoch, -1);
+    assert_eq!(delete(&mut fixture), ErrorCode::NONE);
+    assert!(!fixture.access.node.coordinator.has_consumer_group(&"g".into()));
+    assert!(!fixture.access.node.coordinator.has_committed_offsets("g"));
+}
+
+#[test]
+fn wrong_requests_are_refused() {
+    let mut fixture = fixture();
+    let mut code = |change: fn(&mut ConsumerGroupHeartbeatRequest)| {
+        let mut request = join();
+        change(&mut request);
+        beat(&mut fixture, request).error_code
+    };
+    let wrong: [fn(&mut ConsumerGroupHeartbeatRequest); 9] = [
+        |request| request.group_id = " ".into(),
+        |request| request.member_id = Str::default(),
+        |request| request.instance_id = Some(Str::default()),
+        |request| request.rack_id = Some(Str::default()),
+        |request| request.rebalance_timeout_ms = -1,
+        |request| request.topic_partitions = None,
+        |request| request.subscribed_topic_names = None,
+        |request| request.member_epoch = -2,
+        |request| request.member_epoch = -3,
+    ];
+    for change in wrong {
+        assert_eq!(code(change), ErrorCode::INVALID_REQUEST);
+    }
+    assert_eq!(code(|request| request.server_assignor = Some("x".into())), ErrorCode::UNSUPPORTED_ASSIGNOR);
+    assert_eq!(
+        code(|request| request.subscribed_topic_regex = Some("(".into())),
+        ErrorCode::INVALID_REGULAR_EXPRESSION
+    );
+    assert_eq!(code(|request| request.member_epoch = 1), ErrorCode::GROUP_ID_NOT_FOUND);
+    assert_eq!(code(|_| {}), ErrorCode::NONE);
+}
+
+#[test]
+fn topics_that_a_member_may_not_see_are_refused_or_left_out() {
+    let mut fixture = fixture();
+    let group = (ResourceKind::Group, "g", Operation::Read);
+    fixture.become_user("bob", &[group]);
+    assert_eq!(beat(&mut fixture, join()).error_code, ErrorCode::TOPIC_AUTHORIZATION_FAILED);
+    let by_pattern = || ConsumerGroupHeartbeatRequest {
+        subscribed_topic_names: None,
+        subscribed_topic_regex: Some("t".into()),
+        ..join()
+    };
+    let seen = beat(&mut fixture, by_pattern());
+    assert_eq!((seen.error_code, seen.assignment.unwrap().topic_partitions.len()), (ErrorCode::NONE, 0));
+    fixture.become_user("eve", &[group, (ResourceKind::Topic, "t", Operation::Describe)]);
+    let other = ConsumerGroupHeartbeatRequest { member_id: "n".into(), ..by_pattern() };
+    assert_eq!(beat(&mut fixture, other).assignment.unwrap().topic_partitions.len(), 1);
+}
+
+#[test]
+fn a_group_has_one_protocol_while_it_has_members() {
+    let mut fixture = fixture();
+    let classic = |fixture: &mut Fixture| {
+        let protocol = join_group::JoinGroupRequestProtocol { name: "range".into(), metadata: Bytes::new() };
+        let request = join_group::JoinGroupRequest {
+            group_id: "g".into(),
+            session_timeout_ms: 10_000,
+            rebalance_timeout_ms: 10_000,
+            protocol_type: "consumer".into(),
+            protocols: vec![protocol],
+            ..Default::default()
+        };
+        let reply = fixture.call::<join_group::JoinGroup>(9, request);
+        let Reply::Member { mut claim, .. } = reply else { panic!() };
+        match claim.take() {
+            Claimed::Frame(frame) => frame.to_bytes()[13..15].to_vec(),
+            _ => panic!("not answered"),
+        }
+    };
+    let error = |code: ErrorCode| code.0.to_be_bytes().to_vec();
+    beat(&mut fixture, join());
+    assert_eq!(classic(&mut fixture), error(ErrorCode::INCONSISTENT_GROUP_PROTOCOL));
+    assert!(fixture.access.node.coordinator.has_consumer_group(&"g".into()));
+    beat(&mut fixture, ConsumerGroupHeartbeatRequest { member_epoch: -1, ..join() });
+    // It is told a member id, with which it would join.
+    assert_eq!(classic(&mut fixture), error(ErrorCode::MEMBER_ID_REQUIRED));
+    assert!(!fixture.access.node.coordinator.has_consumer_group(&"g".into()));
+    assert_eq!(beat(&mut fixture, join()).error_code, ErrorCode::GROUP_ID_NOT_FOUND);
+}
+
+#[test]
+fn topics_are_described_by_id_beside_an_empty_name() {
+    let mut fixture = fixture();
+    let topic_id = crate::codec::wire::Uuid(fixture.access.node.namespace.topic("t").unwrap().id().0);
+    let wanted = metadata::MetadataRequestTopic { topic_id, name: Some(Str::default()) };
+    let request = metadata::MetadataRequest { topics: Some(vec![wanted]), ..Default::default() };
+    let topics = fixture.answer::<metadata::Metadata>(13, request).topics;
+    assert_eq!((topics[0].error_code, topics[0].name.as_deref()), (ErrorCode::NONE, Some("t")));
+}

@@ -1,0 +1,201 @@
+//! The stored form of a group: a row of its own, and one for each member, so that a step of one member costs the same
+//! whatever the size of the group. Targets are not stored: a restart begins an epoch.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the macro declares structures for a public codec; these are for this module only"
+)]
+
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use thiserror::Error;
+use tokio::time::Instant;
+
+use super::assignor::Assignor;
+use super::group::ConsumerGroup;
+use super::member::{ConsumerMember, MemberState};
+use super::partitions::Partitions;
+use crate::codec::messages::messages;
+use crate::codec::reader::{DecodeError, Reader};
+use crate::codec::text::Str;
+use crate::codec::wire::{Uuid, Version, Wire};
+
+const ROW_VERSION: u8 = 1;
+const VERSION: Version = Version { number: ROW_VERSION as i16, flexible: true };
+
+messages! {
+    /// The row of a group, in the encoding of Kafka's flexible messages, after a byte with the row's version.
+    pub struct ConsumerGroupRow {
+        epoch: i32 [1..],
+        emptied_ms: i64 [1..],
+    }
+
+    /// The row of a member, likewise.
+    pub struct ConsumerMemberRow {
+        instance_id: Option<Str> [1..; null 1..],
+        rack_id: Option<Str> [1..; null 1..],
+        client_id: Str [1..],
+        client_host: Str [1..],
+        rebalance_timeout_ms: i32 [1..],
+        names: Vec<Str> [1..],
+        pattern: Option<Str> [1..; null 1..],
+        matched: Vec<Str> [1..],
+        assignor: Option<Str> [1..; null 1..],
+        epoch: i32 [1..],
+        previous_epoch: i32 [1..],
+        is_waiting: bool [1..],
+        assigned: Vec<TopicRow> [1..],
+        revoking: Vec<TopicRow> [1..],
+    }
+
+    /// Partitions of a topic.
+    pub struct TopicRow {
+        topic: Uuid [1..],
+        partitions: Vec<i32> [1..],
+    }
+}
+
+/// The reason why a row cannot be decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum RowError {
+    /// Written by another version of the broker.
+    #[error("unsupported row version {0}, expected {ROW_VERSION}")]
+    Version(u8),
+    /// Damaged.
+    #[error(transparent)]
+    Malformed(#[from] DecodeError),
+}
+
+/// The key of a group's row; the keys of its members' begin with it.
+fn key(group: &Str) -> Vec<u8> {
+    let mut key = (group.len() as u32).to_be_bytes().to_vec();
+    key.extend_from_slice(group.as_bytes());
+    key
+}
+
+/// Splits a key into the group, and the member if it is one of a member.
+pub(crate) fn split_key(key: &Bytes) -> Option<(Str, Option<Str>)> {
+    let len = u32::from_be_bytes(*key.first_chunk::<4>()?) as usize;
+    let end = len.checked_add(4).filter(|end| *end <= key.len())?;
+    let member = key.slice(end..);
+    let member = if member.is_empty() { None } else { Some(Str::from_utf8(member)?) };
+    Some((Str::from_utf8(key.slice(4..end))?, member))
+}
+
+fn encode(row: &impl Wire) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_u8(ROW_VERSION);
+    row.write(&mut out, VERSION);
+    out.freeze()
+}
+
+fn decode<T: Wire>(row: Bytes) -> Result<T, RowError> {
+    let mut reader = Reader::new(row);
+    let version = reader.u8()?;
+    if version != ROW_VERSION {
+        return Err(RowError::Version(version));
+    }
+    Ok(T::read(&mut reader, VERSION)?)
+}
+
+fn by_topic(partitions: &Partitions) -> Vec<TopicRow> {
+    let mut topics: Vec<TopicRow> = Vec::new();
+    for (topic, partition) in partitions {
+        match topics.last_mut() {
+            Some(last) if last.topic == Uuid(*topic) => last.partitions.push(*partition),
+            _ => topics.push(TopicRow { topic: Uuid(*topic), partitions: vec![*partition] }),
+        }
+    }
+    topics
+}
+
+fn partitions(topics: &[TopicRow]) -> Partitions {
+    let of = |topic: &TopicRow| {
+        let id = topic.topic.0;
+        topic.partitions.iter().map(move |partition| (id, *partition)).collect::<Vec<_>>()
+    };
+    topics.iter().flat_map(of).collect()
+}
+
+impl ConsumerGroup {
+    /// The key of the group's row.
+    pub(crate) fn key(&self) -> Vec<u8> {
+        key(&self.id)
+    }
+
+    /// The key of a member's row.
+    pub(crate) fn member_key(&self, member_id: &str) -> Vec<u8> {
+        [&key(&self.id), member_id.as_bytes()].concat()
+    }
+
+    /// The group's row.
+    pub(crate) fn row(&self) -> Bytes {
+        encode(&ConsumerGroupRow { epoch: self.epoch, emptied_ms: self.emptied_ms.unwrap_or(-1) })
+    }
+
+    /// The row of a member, if it is there.
+    pub(crate) fn member_row(&self, member_id: &str) -> Option<Bytes> {
+        let member = self.members.get(member_id)?;
+        Some(encode(&ConsumerMemberRow {
+            instance_id: member.instance_id.clone(),
+            rack_id: member.rack_id.clone(),
+            client_id: member.client_id.clone(),
+            client_host: member.client_host.clone(),
+            rebalance_timeout_ms: i32::try_from(member.rebalance_timeout.as_millis()).unwrap_or(i32::MAX),
+            names: member.names.clone(),
+            pattern: member.pattern.clone(),
+            matched: member.matched.clone(),
+            assignor: member.assignor.map(|assignor| Str::from_static(assignor.name())),
+            epoch: member.epoch,
+            previous_epoch: member.previous_epoch,
+            is_waiting: member.state == MemberState::Waiting,
+            assigned: by_topic(&member.assigned),
+            revoking: by_topic(&member.revoking),
+        }))
+    }
+
+    /// Restores the group's own state.
+    pub(crate) fn restore(&mut self, row: Bytes) -> Result<(), RowError> {
+        let row: ConsumerGroupRow = decode(row)?;
+        self.epoch = row.epoch;
+        self.emptied_ms = (row.emptied_ms >= 0).then_some(row.emptied_ms);
+        Ok(())
+    }
+
+    /// Restores a member. Its session starts now.
+    pub(crate) fn restore_member(&mut self, id: Str, row: Bytes, now: Instant) -> Result<(), RowError> {
+        let row: ConsumerMemberRow = decode(row)?;
+        let (assigned, revoking) = (partitions(&row.assigned), partitions(&row.revoking));
+        let rebalance_timeout =
+            Duration::from_millis(u64::try_from(row.rebalance_timeout_ms).unwrap_or_default());
+        let state = match (revoking.is_empty(), row.is_waiting) {
+            (false, _) => MemberState::Revoking,
+            (true, true) => MemberState::Waiting,
+            (true, false) => MemberState::Stable,
+        };
+        self.insert(ConsumerMember {
+            id,
+            instance_id: row.instance_id,
+            rack_id: row.rack_id,
+            client_id: row.client_id,
+            client_host: row.client_host,
+            rebalance_timeout,
+            names: row.names,
+            pattern: row.pattern,
+            matched: row.matched,
+            matched_at: None,
+            assignor: row.assignor.and_then(|name| Assignor::named(&name)),
+            epoch: row.epoch,
+            previous_epoch: row.previous_epoch,
+            state,
+            target: assigned.clone(),
+            revoke_until: (!revoking.is_empty()).then(|| now + rebalance_timeout),
+            assigned,
+            revoking,
+            deadline: now + self.session_timeout,
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,305 @@
+//! The state machine of a group by its acts.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::heartbeat::LEAVE;
+use super::*;
+use crate::codec::error_code::ErrorCode;
+use crate::codec::text::Str;
+use crate::config::GroupLimits;
+
+const SESSION: Duration = Duration::from_secs(45);
+
+#[derive(Default)]
+struct TestTopics {
+    topics: RefCell<BTreeMap<&'static str, (u128, i32)>>,
+    version: RefCell<u64>,
+}
+
+impl TestTopics {
+    fn set(&self, name: &'static str, id: u128, partitions: i32) {
+        self.topics.borrow_mut().insert(name, (id, partitions));
+        *self.version.borrow_mut() += 1;
+    }
+}
+
+impl Topics for TestTopics {
+    fn version(&self) -> u64 {
+        *self.version.borrow()
+    }
+
+    fn find(&self, name: &str) -> Option<(u128, i32)> {
+        self.topics.borrow().get(name).copied()
+    }
+}
+
+/// A group, and what its clients know.
+struct Bench {
+    group: ConsumerGroup,
+    topics: TestTopics,
+    limits: GroupLimits,
+    now: Instant,
+    clients: BTreeMap<&'static str, (i32, Partitions)>,
+}
+
+impl Bench {
+    fn new(partitions: i32) -> Bench {
+        let topics = TestTopics::default();
+        topics.set("t", 1, partitions);
+        let (limits, now) = (GroupLimits::default(), Instant::now());
+        Bench {
+            group: ConsumerGroup::new("g".into(), SESSION),
+            topics,
+            limits,
+            now,
+            clients: BTreeMap::new(),
+        }
+    }
+
+    fn send(&mut self, beat: Heartbeat) -> Result<Answer, Refusal> {
+        let topics = self.topics.topics.borrow();
+        let matching = |pattern: &str| {
+            topics.keys().filter(|name| name.starts_with(pattern)).map(|name| Str::from(*name)).collect()
+        };
+        let mut changes = Changes::default();
+        self.group.heartbeat(beat, &self.topics, &matching, &self.limits, self.now, &mut changes)
+    }
+
+    fn join(&mut self, id: &'static str) -> Result<Answer, Refusal> {
+        self.join_as(id, |_| {})
+    }
+
+    fn join_as(&mut self, id: &'static str, with: impl FnOnce(&mut Heartbeat)) -> Result<Answer, Refusal> {
+        let mut beat = beat(id, JOIN);
+        beat.rebalance_timeout = Some(Duration::from_secs(60));
+        beat.names = Some(vec!["t".into()]);
+        beat.owned = Some(Partitions::new());
+        with(&mut beat);
+        let answer = self.send(beat)?;
+        self.clients.insert(id, (answer.epoch, answer.assigned.clone().unwrap_or_default()));
+        Ok(answer)
+    }
+
+    /// A heartbeat of a client that does as it is told.
+    fn go_on(&mut self, id: &'static str) -> Result<Answer, Refusal> {
+        let (epoch, owned) = self.clients.get(id).cloned().unwrap();
+        let mut beat = beat(id, epoch);
+        beat.owned = Some(owned);
+        let answer = self.send(beat)?;
+        let client = self.clients.get_mut(id).unwrap();
+        client.0 = answer.epoch;
+        if let Some(assigned) = &answer.assigned {
+            client.1.clone_from(assigned);
+        }
+        self.check_owners();
+        Ok(answer)
+    }
+
+    /// No partition has two owners, in the group and among clients that do as they are told.
+    fn check_owners(&self) {
+        let owned: Vec<_> = self.clients.values().flat_map(|(_, owned)| owned).collect();
+        let once: std::collections::BTreeSet<_> = owned.iter().collect();
+        assert_eq!(once.len(), owned.len(), "{:?}", self.clients);
+    }
+
+    /// Until nothing changes.
+    fn settle(&mut self) -> Vec<usize> {
+        let ids: Vec<&'static str> = self.clients.keys().copied().collect();
+        for _ in 0..10 {
+            ids.iter().for_each(|id| drop(self.go_on(id).unwrap()));
+        }
+        assert_eq!(self.group.state(), ConsumerState::Stable);
+        self.clients.values().map(|(_, owned)| owned.len()).collect()
+    }
+}
+
+fn beat(id: &'static str, epoch: i32) -> Heartbeat {
+    Heartbeat {
+        member_id: id.into(),
+        epoch,
+        instance_id: None,
+        rack_id: None,
+        client_id: "c".into(),
+        client_host: "/h".into(),
+        rebalance_timeout: None,
+        names: None,
+        pattern: None,
+        assignor: None,
+        owned: None,
+    }
+}
+
+fn code(outcome: Result<Answer, Refusal>) -> ErrorCode {
+    outcome.map_or_else(|refusal| refusal.code, |_| ErrorCode::NONE)
+}
+
+#[test]
+fn members_share_the_partitions_without_waiting_for_each_other() {
+    let mut bench = Bench::new(6);
+    let first = bench.join("a").unwrap();
+    assert_eq!((first.epoch, first.assigned.map(|all| all.len())), (1, Some(6)));
+    let second = bench.join("b").unwrap();
+    assert_eq!((second.epoch, second.assigned.map(|all| all.len())), (2, Some(0)), "it waits for a's");
+    let told = bench.go_on("a").unwrap();
+    assert_eq!((told.epoch, told.assigned.map(|all| all.len())), (1, Some(3)), "it has not confirmed yet");
+    assert_eq!(bench.go_on("b").unwrap().assigned, None);
+    assert_eq!(bench.go_on("a").unwrap().epoch, 2);
+    assert_eq!(bench.go_on("b").unwrap().assigned.map(|all| all.len()), Some(3));
+    assert_eq!(bench.settle(), [3, 3]);
+    assert_eq!(bench.go_on("a").unwrap(), Answer { member_id: "a".into(), epoch: 2, assigned: None });
+    bench.join("c").unwrap();
+    assert_eq!(bench.settle(), [2, 2, 2]);
+    bench.send(beat("b", LEAVE)).unwrap();
+    bench.clients.remove("b");
+    assert_eq!(bench.settle(), [3, 3]);
+}
+
+#[test]
+fn epochs_fence_members_and_a_lost_response_does_not() {
+    let mut bench = Bench::new(2);
+    bench.join("a").unwrap();
+    bench.join("b").unwrap();
+    bench.settle();
+    assert_eq!(code(bench.send(beat("a", 7))), ErrorCode::FENCED_MEMBER_EPOCH);
+    assert_eq!(
+        code(bench.send(beat("a", 1))),
+        ErrorCode::FENCED_MEMBER_EPOCH,
+        "it does not say what it owns"
+    );
+    let mut again = beat("a", 1);
+    again.owned = Some(Partitions::new());
+    assert_eq!(code(bench.send(again)), ErrorCode::NONE);
+    assert_eq!(code(bench.send(beat("x", 1))), ErrorCode::UNKNOWN_MEMBER_ID);
+    assert_eq!(bench.group.check_commit("a", 2), Ok(()));
+    assert_eq!(bench.group.check_commit("a", 1), Err(ErrorCode::STALE_MEMBER_EPOCH));
+    assert_eq!(bench.group.check_commit("", -1), Err(ErrorCode::UNKNOWN_MEMBER_ID));
+    // A fenced member joins again under its id.
+    assert_eq!(bench.join("a").unwrap().assigned.map(|all| all.len()), Some(1));
+    assert_eq!(bench.settle(), [1, 1]);
+}
+
+#[test]
+fn silent_members_and_those_that_keep_partitions_are_removed() {
+    let mut bench = Bench::new(4);
+    bench.join("a").unwrap();
+    bench.join("b").unwrap();
+    bench.settle();
+    bench.now += SESSION - Duration::from_secs(1);
+    bench.go_on("b").unwrap();
+    bench.now += Duration::from_secs(1);
+    assert!(bench.group.wake_at().unwrap() <= bench.now);
+    assert_eq!(bench.group.on_timeout(bench.now).removed, [Str::from("a")]);
+    bench.clients.remove("a");
+    assert_eq!(bench.settle(), [4]);
+    bench.join("c").unwrap();
+    // b is told to give up two, and goes on without doing so.
+    for _ in 0..2 {
+        let owned = bench.clients["b"].1.clone();
+        let mut keeps = beat("b", bench.clients["b"].0);
+        keeps.owned = Some(owned);
+        bench.send(keeps).unwrap();
+        bench.go_on("c").unwrap();
+        bench.now += Duration::from_secs(30);
+    }
+    assert_eq!(bench.group.on_timeout(bench.now).removed, [Str::from("b")]);
+    bench.clients.remove("b");
+    assert_eq!(bench.settle(), [4]);
+}
+
+#[test]
+fn static_members_keep_their_place() {
+    let mut bench = Bench::new(4);
+    let fixed = |beat: &mut Heartbeat| beat.instance_id = Some("i".into());
+    bench.join_as("a", fixed).unwrap();
+    bench.join("b").unwrap();
+    bench.settle();
+    let had = bench.clients["a"].1.clone();
+    assert_eq!(code(bench.join_as("a2", fixed)), ErrorCode::UNRELEASED_INSTANCE_ID);
+    let mut leave = beat("a", LEAVE_FOR_NOW);
+    leave.instance_id = Some("i".into());
+    bench.send(leave).unwrap();
+    bench.clients.remove("a");
+    let epoch = bench.group.epoch();
+    assert_eq!(bench.go_on("b").unwrap().assigned, None, "nothing moves");
+    let back = bench.join_as("a2", fixed).unwrap();
+    assert_eq!((back.epoch, back.assigned), (epoch, Some(had)));
+    let mut old = beat("a", epoch);
+    old.instance_id = Some("i".into());
+    assert_eq!(code(bench.send(old)), ErrorCode::FENCED_INSTANCE_ID);
+}
+
+#[test]
+fn patterns_and_new_partitions_are_followed() {
+    let mut bench = Bench::new(2);
+    let by_pattern = |beat: &mut Heartbeat| {
+        beat.names = None;
+        beat.pattern = Some("t".into());
+    };
+    assert_eq!(bench.join_as("a", by_pattern).unwrap().assigned.map(|all| all.len()), Some(2));
+    bench.topics.set("t2", 2, 3);
+    assert_eq!(bench.go_on("a").unwrap().assigned.map(|all| all.len()), Some(5));
+    bench.topics.set("t", 1, 4);
+    bench.topics.set("other", 3, 4);
+    assert_eq!(bench.settle(), [7]);
+    let epoch = bench.clients["a"].0;
+    let mut none = beat("a", epoch);
+    none.pattern = Some(Str::default());
+    let told = bench.send(none).unwrap();
+    assert_eq!((told.epoch, told.assigned.map(|all| all.len())), (epoch, Some(0)), "it has to give up all");
+}
+
+#[test]
+fn a_restart_goes_on_with_what_members_have() {
+    let mut bench = Bench::new(6);
+    bench.join_as("a", |beat| beat.assignor = Some(Assignor::Range)).unwrap();
+    bench.join("b").unwrap();
+    bench.settle();
+    bench.join("c").unwrap();
+    bench.go_on("a").unwrap();
+    let mut restored = ConsumerGroup::new("g".into(), SESSION);
+    restored.restore(bench.group.row()).unwrap();
+    for id in ["a", "b", "c"] {
+        let (key, row) = (bench.group.member_key(id), bench.group.member_row(id).unwrap());
+        assert_eq!(split_key(&key.into()), Some(("g".into(), Some(id.into()))));
+        restored.restore_member(id.into(), row, bench.now).unwrap();
+    }
+    assert_eq!(split_key(&bench.group.key().into()), Some(("g".into(), None)));
+    assert_eq!(restored.row(), bench.group.row());
+    bench.group = restored;
+    assert_eq!(bench.settle(), [2, 2, 2]);
+    assert_eq!(bench.group.assignor(), Assignor::Range);
+    assert!(bench.group.restore(vec![9].into()).is_err());
+}
+
+#[test]
+fn members_and_their_subscriptions_are_bounded() {
+    let mut bench = Bench::new(1);
+    bench.limits.members_max = 1;
+    bench.limits.bytes_max = 100;
+    bench.join("a").unwrap();
+    assert_eq!(code(bench.join("b")), ErrorCode::GROUP_MAX_SIZE_REACHED);
+    let mut long = beat("a", 1);
+    long.names = Some(vec!["n".repeat(100).into()]);
+    assert_eq!(code(bench.send(long)), ErrorCode::GROUP_MAX_SIZE_REACHED);
+    assert_eq!(code(bench.go_on("a")), ErrorCode::NONE);
+}
+
+#[test]
+fn rows_are_kept_in_this_form() {
+    let mut bench = Bench::new(1);
+    bench.join("m").unwrap();
+    assert_eq!(&bench.group.row()[..], b"\x01\0\0\0\x01\xff\xff\xff\xff\xff\xff\xff\xff\0");
+    let topic = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x02\0\0\0\0\0";
+    let row = [
+        b"\x01\0\0\x02c\x03/h\0\0\xea\x60\x02\x02t\0\x01\0\0\0\0\x01\0\0\0\0\0\x02".as_slice(),
+        topic,
+        b"\x01\0",
+    ];
+    assert_eq!(bench.group.member_row("m").unwrap()[..], row.concat());
+    assert_eq!(bench.group.member_key("m"), b"\0\0\0\x01gm");
+    assert_eq!(bench.group.key(), b"\0\0\0\x01g");
+}

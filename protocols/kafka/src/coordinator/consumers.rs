@@ -1,0 +1,257 @@
+//! The groups whose assignment the broker makes ([`super::consumer`]): their place among the others, their rows and timeouts.
+//!
+//! A group is of one protocol. One without members becomes one of the other protocol when a client joins by that, with its
+//! committed offsets; one with members does not.
+
+use std::sync::Arc;
+
+use inver_broker::{Completion, Namespace};
+use inver_storage::{Share, SubmitError};
+use parking_lot::{Mutex, MutexGuard};
+
+use super::consumer::{Answer, Changes, ConsumerGroup, Heartbeat, JOIN, Refusal, Topics, split_key};
+use super::{ConsumerCell, ConsumerHandle, Coordinator};
+use crate::codec::error_code::ErrorCode;
+use crate::codec::text::Str;
+
+impl Topics for Namespace {
+    fn version(&self) -> u64 {
+        Namespace::version(self)
+    }
+
+    fn find(&self, name: &str) -> Option<(u128, i32)> {
+        let topic = self.topic(name)?;
+        Some((topic.id().0, i32::try_from(topic.partition_count()).unwrap_or(i32::MAX)))
+    }
+}
+
+impl Coordinator {
+    /// Handles a heartbeat of a member. `matching` finds the topics that match a pattern and that the client may see.
+    pub(crate) fn consumer_heartbeat(
+        &self,
+        group: &Str,
+        beat: Heartbeat,
+        matching: &dyn Fn(&str) -> Vec<Str>,
+    ) -> Result<(Answer, Completion), Refusal> {
+        let now = self.now();
+        let handle = match beat.epoch {
+            JOIN => self.find_or_create_consumers(group)?,
+            _ => self.find_consumers(group).ok_or_else(|| not_found(group))?,
+        };
+        let mut cell = handle.lock();
+        if cell.group.is_dead() {
+            return Err(Refusal::new(ErrorCode::COORDINATOR_NOT_AVAILABLE, "The group is being deleted."));
+        }
+        let mut changes = Changes::default();
+        let (group, namespace, limits) = (&mut cell.group, &self.namespace, &self.limits);
+        let answer = group.heartbeat(beat, namespace, matching, limits, now, &mut changes);
+        let completion = self
+            .consumers_changed(cell, &changes)
+            .map_err(|_| Refusal::new(ErrorCode::COORDINATOR_NOT_AVAILABLE, "The group cannot be stored."))?;
+        Ok((answer?, completion))
+    }
+
+    /// Calls `read` with a group, under its lock.
+    pub(crate) fn with_consumer_group<R>(
+        &self,
+        group: &Str,
+        read: impl FnOnce(&ConsumerGroup) -> R,
+    ) -> Option<R> {
+        let handle = self.find_consumers(group)?;
+        let cell = handle.lock();
+        Some(read(&cell.group))
+    }
+
+    /// Whether a group is one whose assignment the broker makes.
+    pub(crate) fn has_consumer_group(&self, group: &Str) -> bool {
+        self.consumers.read().contains_key(group)
+    }
+
+    pub(super) fn find_consumers(&self, group: &Str) -> Option<ConsumerHandle> {
+        self.consumers.read().get(group).cloned()
+    }
+
+    fn find_or_create_consumers(&self, group: &Str) -> Result<ConsumerHandle, Refusal> {
+        if let Some(handle) = self.find_consumers(group) {
+            return Ok(handle);
+        }
+        if self.memory().is_over(Share::Groups) {
+            // Clients try again.
+            return Err(Refusal::new(
+                ErrorCode::COORDINATOR_NOT_AVAILABLE,
+                "The memory of groups is used up.",
+            ));
+        }
+        if self.groups_count() >= self.groups_max {
+            self.make_room();
+        }
+        // Held until it is there, so that no member joins by the other protocol meanwhile.
+        let mut classic = self.groups.write();
+        if let Some(known) = classic.get(group).cloned() {
+            let mut cell = known.lock();
+            if !cell.group.try_delete() {
+                return Err(not_found(group));
+            }
+            if let Err(error) = self.rows.delete(group.as_bytes()) {
+                tracing::error!(%group, %error, "failed to delete a group of the classic protocol");
+            }
+            self.cancel_timeout(&mut cell);
+            drop(cell);
+            classic.remove(group);
+        }
+        let mut consumers = self.consumers.write();
+        if let Some(known) = consumers.get(group) {
+            return Ok(known.clone());
+        }
+        if classic.len() + consumers.len() >= self.groups_max {
+            return Err(Refusal::new(ErrorCode::COORDINATOR_NOT_AVAILABLE, "There are too many groups."));
+        }
+        let id = group.detached();
+        let handle =
+            self.consumer_handle(ConsumerGroup::new(id.clone(), self.limits.consumer_session_timeout));
+        consumers.insert(id, handle.clone());
+        Ok(handle)
+    }
+
+    fn consumer_handle(&self, group: ConsumerGroup) -> ConsumerHandle {
+        let held = self.memory().holder(Share::Groups);
+        Arc::new(Mutex::new(ConsumerCell { group, wake_at_ms: None, held }))
+    }
+
+    /// Makes way for a member that joins a group of this id by the classic protocol. False: there are members.
+    pub(super) fn make_way_for_classic(&self, group: &Str) -> bool {
+        let mut consumers = self.consumers.write();
+        let Some(handle) = consumers.get(group).cloned() else { return true };
+        let mut cell = handle.lock();
+        if !cell.group.try_delete() {
+            return false;
+        }
+        self.delete_consumers_row(&mut cell);
+        consumers.remove(group);
+        true
+    }
+
+    /// Deletes a group without members: its committed offsets are the caller's. None if there is no such group.
+    pub(super) fn delete_consumers(&self, group: &Str) -> Option<Result<(), ErrorCode>> {
+        let known = self.find_consumers(group)?;
+        drop(known);
+        Some(if self.make_way_for_classic(group) { Ok(()) } else { Err(ErrorCode::NON_EMPTY_GROUP) })
+    }
+
+    /// Deletes a group that had members, and has neither members nor committed offsets now.
+    pub(super) fn delete_consumers_if_unused(&self, group: &Str) {
+        let is_unused = |group: &ConsumerGroup| group.emptied_ms().is_some();
+        if self.with_consumer_group(group, is_unused) == Some(true) && !self.has_committed_offsets(group) {
+            self.make_way_for_classic(group);
+        }
+    }
+
+    fn delete_consumers_row(&self, cell: &mut ConsumerCell) {
+        if let Err(error) = self.consumer_rows.delete(&cell.group.key()) {
+            tracing::error!(group = %cell.group.id(), %error, "failed to delete a consumer group");
+        }
+        if let Some(at_ms) = cell.wake_at_ms.take() {
+            self.timeouts.cancel(at_ms, cell.group.id().clone());
+        }
+    }
+
+    /// Handles a timeout of a group.
+    pub(super) fn consumers_timed_out(&self, id: &Str, at_ms: i64) {
+        let Some(handle) = self.find_consumers(id) else { return };
+        let mut cell = handle.lock();
+        if cell.wake_at_ms != Some(at_ms) {
+            return;
+        }
+        cell.wake_at_ms = None;
+        let changes = cell.group.on_timeout(self.now());
+        // A failure is told where it happens; members are removed again after a restart.
+        let _stored = self.consumers_changed(cell, &changes);
+    }
+
+    /// Stores what has changed, and sets the next timeout.
+    fn consumers_changed(
+        &self,
+        mut cell: MutexGuard<'_, ConsumerCell>,
+        changes: &Changes,
+    ) -> Result<Completion, SubmitError> {
+        let cell = &mut *cell;
+        if let Some(at_ms) = self.timeout_ms(cell.group.wake_at(), cell.wake_at_ms) {
+            let before_ms = cell.wake_at_ms.replace(at_ms);
+            self.timeouts.reschedule(before_ms, at_ms, cell.group.id().clone());
+        }
+        if *changes == Changes::default() {
+            return Ok(Completion::Now);
+        }
+        cell.held.force(cell.group.bytes());
+        let emptied_ms = cell.group.emptied_ms();
+        cell.group.note_time(self.broker.clock().steady_ms());
+        if self.is_orphaned() {
+            return Ok(Completion::Now);
+        }
+        let stored = self.store_consumers(&cell.group, changes, emptied_ms != cell.group.emptied_ms());
+        stored.inspect_err(|error| {
+            tracing::error!(group = %cell.group.id(), %error, "failed to store a consumer group");
+        })
+    }
+
+    fn store_consumers(
+        &self,
+        group: &ConsumerGroup,
+        changes: &Changes,
+        is_other: bool,
+    ) -> Result<Completion, SubmitError> {
+        let mut completion = Completion::Now;
+        if changes.group || is_other {
+            completion = completion.and(self.consumer_rows.put(&group.key(), group.row())?.into());
+        }
+        for id in &changes.members {
+            if let Some(row) = group.member_row(id) {
+                completion = completion.and(self.consumer_rows.put(&group.member_key(id), row)?.into());
+            }
+        }
+        for id in &changes.removed {
+            completion = completion.and(self.consumer_rows.delete(&group.member_key(id))?.into());
+        }
+        Ok(completion)
+    }
+
+    /// Restores the groups stored in the log.
+    pub(super) fn recover_consumers(&self) {
+        let now = self.now();
+        let mut consumers = self.consumers.write();
+        for (key, row) in self.consumer_rows.all() {
+            let Some((id, member)) = split_key(&key) else { continue };
+            let timeout = self.limits.consumer_session_timeout;
+            let handle = consumers
+                .entry(id.clone())
+                .or_insert_with(|| self.consumer_handle(ConsumerGroup::new(id.clone(), timeout)));
+            let mut cell = handle.lock();
+            let restored = match member {
+                Some(member) => cell.group.restore_member(member, row, now),
+                None => cell.group.restore(row),
+            };
+            if let Err(error) = restored {
+                tracing::error!(group = %id, %error, "failed to decode a row of a consumer group");
+            }
+        }
+        for handle in consumers.values() {
+            // Sets the timeout.
+            let _nothing = self.consumers_changed(handle.lock(), &Changes::default());
+        }
+        tracing::debug!(count = consumers.len(), "restored consumer groups that the broker assigns");
+    }
+
+    /// Forgets all groups of a deleted namespace, and deletes their rows.
+    pub(super) fn forget_consumers(&self) -> Result<(), SubmitError> {
+        self.consumers.write().clear();
+        for (key, _) in self.consumer_rows.all() {
+            self.consumer_rows.delete(&key)?;
+        }
+        Ok(())
+    }
+}
+
+/// The error for a group of the other protocol, or none.
+fn not_found(group: &Str) -> Refusal {
+    Refusal::new(ErrorCode::GROUP_ID_NOT_FOUND, format!("Group {group} is not a consumer group."))
+}
