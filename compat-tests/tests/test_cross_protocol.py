@@ -8,7 +8,7 @@ import pika
 import pytest
 
 from clients import (WAIT_SECONDS, amqp, amqp_get, amqp_take, kafka_admin, kafka_create, kafka_producer, kafka_read,
-                     kafka_read_all, kafka_send, mqtt)
+                     kafka_read_all, kafka_send, mqtt, publish_properties)
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from harness import ROOT, run, wait_until
 
@@ -45,6 +45,30 @@ def test_addresses_of_the_page(broker, unique, slashed, dotted):
         assert kafka_read(broker, dotted, 1)[0].value() == b"there"
         kafka_send(broker, dotted, b"back")
         assert client.get().topic == slashed and amqp_get(channel, queue)[0].routing_key == dotted
+
+
+def test_names_as_those_of_rabbitmqs_mqtt_plugin(own_broker, unique):
+    """`mqtt.amqp_names = "rabbitmq"`: separators are replaced both ways, of topics, filters, wills and responses."""
+    broker = own_broker({"INVER_MQTT_AMQP_NAMES": "rabbitmq"})
+    with mqtt(broker) as client, amqp(broker) as channel:
+        bound = bound_queue(channel, "#")
+        client.subscribe("a.b/+")
+        client.subscribe("x/#")
+        response = publish_properties(ResponseTopic="re.ply/to")
+        client.publish("a/b/c", b"1", retain=True, properties=response)
+        client.publish("a/b.d", b"2")
+        channel.basic_publish("amq.topic", "x.a/b", b"3")
+        channel.basic_publish("amq.topic", "x/y", b"no word of it is x")
+        got = [client.get() for _ in range(3)]
+        assert [(m.topic, m.payload) for m in got] == [("a/b/c", b"1"), ("a/b/d", b"2"), ("x/a/b", b"3")]
+        assert got[0].properties.ResponseTopic == "re/ply/to"
+        first, second = amqp_get(channel, bound), amqp_get(channel, bound)
+        assert (first[0].routing_key, first[1].reply_to) == ("a.b.c", "re.ply.to")
+        assert second[0].routing_key == "a.b.d"
+    with mqtt(broker) as later:
+        later.subscribe("a/b.c")
+        kept = later.get()
+        assert (kept.topic, kept.payload, bool(kept.retain)) == ("a/b/c", b"1", True)
 
 
 # ---- who receives a message

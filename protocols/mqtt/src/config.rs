@@ -3,6 +3,7 @@
 mod auto_subscribe;
 mod bridge;
 mod client_limits;
+mod names;
 mod rewrite;
 pub(crate) mod template;
 
@@ -20,6 +21,7 @@ pub use bridge::{
 };
 pub(crate) use client_limits::ClientLimits;
 pub use client_limits::{ClientRule, ClientRules};
+pub use names::AmqpNames;
 pub(crate) use rewrite::{By, is_topic_name};
 pub use rewrite::{RewriteAction, RewriteRule, RewriteRules};
 
@@ -68,6 +70,10 @@ inver_settings::section! {
         /// rule that matches applies, before permissions are asked for.
         pub rewrite: RewriteRules = RewriteRules::default()
             => value("an array of tables with `source`, `destination` and optionally `action`"),
+        /// How topics and routing keys of AMQP, and names of log topics, belong together. `reversible`: one to one, a separator
+        /// of the other kind inside a level is escaped. `rabbitmq`: as RabbitMQ's MQTT plugin, a separator is replaced by the
+        /// other, so that the topics `a.b` and `a/b` are one.
+        pub amqp_names: AmqpNames = AmqpNames::Reversible => value("`reversible` or `rabbitmq`"),
         /// Subscriptions that are made for every client when it connects: tables with `filter` (in which `{client_id}` and
         /// `{user}` stand for the client's) and optionally `qos`, `no_local`, `retain_as_published`, `retain_handling`.
         pub auto_subscribe: AutoSubscriptions = AutoSubscriptions::default()

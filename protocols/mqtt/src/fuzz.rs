@@ -4,6 +4,7 @@ use bytes::Bytes;
 use inver_storage::batch::Record;
 
 use crate::codec::{Packet, PropertiesBuf, Version, decode};
+use crate::config::AmqpNames;
 use crate::map::Outgoing;
 
 /// Maximum packet size of the decoder under test.
@@ -39,7 +40,7 @@ pub fn record(bytes: &[u8]) {
         headers: Bytes::copy_from_slice(headers),
         header_count: u32::from(count),
     };
-    if let Some(outgoing) = Outgoing::read(&record, Some(headers)) {
+    if let Some(outgoing) = Outgoing::read(&record, Some(headers), AmqpNames::Reversible) {
         let topic = &*outgoing.topic;
         assert!(!topic.is_empty() && !topic.contains(['+', '#', '\0']), "not a topic name: {topic:?}");
         let mut properties = PropertiesBuf::new();

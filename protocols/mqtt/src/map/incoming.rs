@@ -4,6 +4,7 @@ use inver_broker::message::{HeaderWriter, Headers, Property as Stored};
 
 use super::names::{ORIGIN, own};
 use crate::codec::{DecodeError, Properties, Property, Qos};
+use crate::config::AmqpNames;
 
 /// Milliseconds per second of a Message Expiry Interval.
 const SECOND_MS: i64 = 1000;
@@ -26,12 +27,13 @@ pub(crate) struct Incoming<'a> {
     response_topic: Option<&'a str>,
     correlation_data: Option<&'a [u8]>,
     properties: Properties<'a>,
+    names: AmqpNames,
 }
 
 impl<'a> Incoming<'a> {
     /// Reads the properties. Fails on a subscription identifier, which clients must not send [MQTT-3.3.4-6].
-    pub(crate) fn read(properties: Properties<'a>) -> Result<Incoming<'a>, DecodeError> {
-        let mut incoming = Incoming { properties, ..Incoming::default() };
+    pub(crate) fn read(properties: Properties<'a>, names: AmqpNames) -> Result<Incoming<'a>, DecodeError> {
+        let mut incoming = Incoming { properties, names, ..Incoming::default() };
         for property in properties {
             match property {
                 Property::PayloadFormatIndicator(format) => incoming.payload_format = Some(format),
@@ -93,7 +95,7 @@ impl<'a> Incoming<'a> {
             writer.put(Stored::ContentType(text.as_bytes()));
         }
         if let Some(topic) = self.response_topic {
-            writer.put(Stored::ReplyTo(topic.as_bytes()));
+            writer.put(Stored::ReplyTo(self.names.topic(topic).as_bytes()));
         }
         if let Some(bytes) = self.correlation_data {
             writer.put(Stored::CorrelationId(bytes));

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use inver_broker::address::{Form, rewrite};
 use inver_broker::message::{CLAIMED, HeaderView, Property as Stored, name};
 use inver_storage::batch::Record;
 
@@ -10,6 +9,7 @@ use super::inbox::InboxFor;
 use super::names::{AS_USER_PROPERTIES, ORIGIN, own};
 use super::produced::{Places, Produced, is_producers};
 use crate::codec::{PropertiesBuf, Property, Qos};
+use crate::config::AmqpNames;
 
 /// A record as an MQTT message.
 pub(crate) struct Outgoing<'a> {
@@ -30,6 +30,7 @@ pub(crate) struct Outgoing<'a> {
     reply_to: Option<&'a [u8]>,
     correlation_id: Option<&'a [u8]>,
     headers: HeaderView<'a>,
+    names: AmqpNames,
     /// Of a record that a producer wrote: which of its headers are properties.
     produced: Option<Places>,
     key: Option<&'a [u8]>,
@@ -38,10 +39,11 @@ pub(crate) struct Outgoing<'a> {
 impl<'a> Outgoing<'a> {
     /// Reads a record. `address` is the dotted address it was published to, for records that do not store theirs. `None`:
     /// neither is known, or the topic name would be longer than 65,535 bytes.
-    pub(crate) fn read(record: &'a Record, address: Option<&'a [u8]>) -> Option<Outgoing<'a>> {
+    pub(crate) fn read(record: &'a Record, address: Option<&'a [u8]>, names: AmqpNames) -> Option<Outgoing<'a>> {
         let headers = HeaderView::of(record);
         let is_produced = is_producers(&headers);
         let mut outgoing = Outgoing {
+            names,
             topic: Cow::Borrowed(""),
             qos: Qos::AtMostOnce,
             retain: false,
@@ -83,7 +85,7 @@ impl<'a> Outgoing<'a> {
         }
         outgoing.topic = match (slashed, dotted.or(address)) {
             (Some(slashed), _) => topic(Cow::Borrowed(slashed)),
-            (None, Some(dotted)) => topic(rewrite(Form::Dotted, Form::Slashed, dotted)),
+            (None, Some(dotted)) => topic(names.topic_of(dotted)),
             (None, None) => return None,
         };
         let length = outgoing.topic.len();
@@ -134,7 +136,7 @@ impl<'a> Outgoing<'a> {
             let slashed = if is_slashed {
                 Cow::Borrowed(reply_to)
             } else {
-                rewrite(Form::Dotted, Form::Slashed, reply_to)
+                self.names.topic_of(reply_to)
             };
             push(Property::ResponseTopic(&topic(slashed)));
         }

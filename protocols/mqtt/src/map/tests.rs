@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::codec::{Properties, PropertiesBuf, Property, Qos};
+use crate::config::AmqpNames;
 
 const NOW_MS: i64 = 1_700_000_000_000;
 
@@ -72,9 +73,9 @@ proptest! {
             .chain(user);
         let wire = built(&properties.collect::<Vec<_>>());
         let mut writer = HeaderWriter::default();
-        let incoming = Incoming::read(wire.as_ref()).unwrap();
+        let incoming = Incoming::read(wire.as_ref(), AmqpNames::Reversible).unwrap();
         let record = record(incoming.headers(&mut writer, AUTHOR, &topic, qos, retain, NOW_MS), None);
-        let outgoing = Outgoing::read(&record, None).unwrap();
+        let outgoing = Outgoing::read(&record, None, AmqpNames::Reversible).unwrap();
         prop_assert_eq!(&outgoing.topic, &topic);
         prop_assert_eq!((outgoing.qos, outgoing.retain, outgoing.client_id), (qos, retain, Some(&b"device"[..])));
         prop_assert_eq!(properties_of(&outgoing), wire);
@@ -83,7 +84,7 @@ proptest! {
         let mut writer = HeaderWriter::default();
         let terms = InboxFor { granted: Qos::AtLeastOnce, retain, shared: !retain, subscription_id: expiry_s };
         let copy = self::record(inbox_copy(&mut writer, &record, "t", terms), None);
-        let again = Outgoing::read(&copy, None).unwrap();
+        let again = Outgoing::read(&copy, None, AmqpNames::Reversible).unwrap();
         prop_assert_eq!(again.inbox_for, Some(terms));
         prop_assert_eq!(properties_of(&again), properties_of(&outgoing));
         prop_assert_eq!(&again.topic, &topic);
@@ -92,15 +93,15 @@ proptest! {
 
 #[test]
 fn a_subscription_identifier_from_a_client_is_refused() {
-    assert!(Incoming::read(built(&[Property::SubscriptionIdentifier(1)]).as_ref()).is_err());
-    assert!(Incoming::read(Properties::EMPTY).is_ok());
+    assert!(Incoming::read(built(&[Property::SubscriptionIdentifier(1)]).as_ref(), AmqpNames::Reversible).is_err());
+    assert!(Incoming::read(Properties::EMPTY, AmqpNames::Reversible).is_ok());
 }
 
 #[test]
 fn the_remaining_expiry_is_rounded_up_to_seconds() {
     let mut writer = HeaderWriter::default();
     let wire = built(&[Property::MessageExpiryInterval(6)]);
-    let headers = Incoming::read(wire.as_ref()).unwrap().headers(
+    let headers = Incoming::read(wire.as_ref(), AmqpNames::Reversible).unwrap().headers(
         &mut writer,
         AUTHOR,
         "t",
@@ -109,7 +110,7 @@ fn the_remaining_expiry_is_rounded_up_to_seconds() {
         NOW_MS,
     );
     let record = record(headers, None);
-    let outgoing = Outgoing::read(&record, None).unwrap();
+    let outgoing = Outgoing::read(&record, None, AmqpNames::Reversible).unwrap();
     let mut properties = PropertiesBuf::new();
     outgoing.put_properties(NOW_MS + 2_500, &mut properties);
     assert_eq!(properties, built(&[Property::MessageExpiryInterval(4)]));
@@ -133,7 +134,7 @@ fn an_amqp_record_maps_to_mqtt_properties() {
         writer.user(b"k", None);
         writer.user(b"binary", Some(b"\xff\xfe"));
     });
-    let outgoing = Outgoing::read(&record, None).unwrap();
+    let outgoing = Outgoing::read(&record, None, AmqpNames::Reversible).unwrap();
     assert_eq!((&*outgoing.topic, outgoing.qos), ("a.b/c", Qos::AtLeastOnce));
     assert_eq!(
         properties_of(&outgoing),
@@ -152,15 +153,15 @@ fn an_amqp_record_maps_to_mqtt_properties() {
 #[test]
 fn a_producers_record_takes_its_topic_from_its_header_or_its_address() {
     let record = record_of_a_producer(&[(name::ADDRESS, Some(b"d/1")), (b"h", Some(b"v"))], Some(b"key"));
-    let outgoing = Outgoing::read(&record, Some(b"commands")).unwrap();
+    let outgoing = Outgoing::read(&record, Some(b"commands"), AmqpNames::Reversible).unwrap();
     assert_eq!((&*outgoing.topic, outgoing.qos), ("d/1", Qos::AtLeastOnce));
     assert_eq!(
         properties_of(&outgoing),
         built(&[Property::UserProperty(name::RECORD_KEY, "key"), Property::UserProperty("h", "v")])
     );
     let record = record_of_a_producer(&[], None);
-    assert_eq!(Outgoing::read(&record, Some(b"a.b.c")).unwrap().topic, "a/b/c");
-    assert!(Outgoing::read(&record, None).is_none());
+    assert_eq!(Outgoing::read(&record, Some(b"a.b.c"), AmqpNames::Reversible).unwrap().topic, "a/b/c");
+    assert!(Outgoing::read(&record, None, AmqpNames::Reversible).is_none());
 }
 
 #[test]
@@ -173,7 +174,7 @@ fn a_producers_headers_claim_nothing_that_the_broker_says() {
         (b"content-type", Some(b"text")),
     ];
     let record = record_of_a_producer(&headers, Some(b"key"));
-    let outgoing = Outgoing::read(&record, Some(b"commands")).unwrap();
+    let outgoing = Outgoing::read(&record, Some(b"commands"), AmqpNames::Reversible).unwrap();
     assert_eq!(outgoing.topic, "d/1");
     assert_eq!(
         properties_of(&outgoing),
@@ -194,7 +195,7 @@ fn what_another_protocols_client_sent_is_shown_as_a_claim() {
         writer.user(b"user-id", Some(b"admin"));
         writer.user(b"mqtt-retain", Some(b"1"));
     });
-    let outgoing = Outgoing::read(&record, Some(b"a")).unwrap();
+    let outgoing = Outgoing::read(&record, Some(b"a"), AmqpNames::Reversible).unwrap();
     assert!(!outgoing.retain);
     assert_eq!(
         properties_of(&outgoing),
@@ -217,7 +218,7 @@ fn a_producers_record_is_read_as_it_was_routed() {
     ] {
         let record = record_of_a_producer(&headers, None);
         let named = HeaderView::of(&record).named_address();
-        let outgoing = Outgoing::read(&record, Some(b"commands")).unwrap();
+        let outgoing = Outgoing::read(&record, Some(b"commands"), AmqpNames::Reversible).unwrap();
         assert_eq!(&*outgoing.topic, topic);
         assert_eq!(named, (topic == "d/1").then_some(&b"d/1"[..]));
         let properties = properties_of(&outgoing);
@@ -231,12 +232,12 @@ fn a_producers_record_is_read_as_it_was_routed() {
             InboxFor { granted: Qos::AtLeastOnce, retain: false, shared: false, subscription_id: None };
         let mut writer = HeaderWriter::default();
         let copy = self::record(inbox_copy(&mut writer, &record, &outgoing.topic, inbox_for), None);
-        assert_eq!(properties_of(&Outgoing::read(&copy, None).unwrap()), properties);
+        assert_eq!(properties_of(&Outgoing::read(&copy, None, AmqpNames::Reversible).unwrap()), properties);
     }
     let claims: [(&[u8], Option<&[u8]>); 2] =
         [(b"claimed-mqtt-qos", Some(b"2")), (b"claimed-mqtt-retain", Some(b"1"))];
     let record = record_of_a_producer(&claims, None);
-    let outgoing = Outgoing::read(&record, Some(b"t")).unwrap();
+    let outgoing = Outgoing::read(&record, Some(b"t"), AmqpNames::Reversible).unwrap();
     assert_eq!((outgoing.qos, outgoing.retain), (Qos::AtLeastOnce, false));
 }
 
@@ -244,10 +245,10 @@ fn a_producers_record_is_read_as_it_was_routed() {
 fn characters_that_topic_names_forbid_are_escaped() {
     let record = record_of_a_producer(&[], None);
     for (dotted, topic) in [(&b"a.#.+"[..], "a/%23/%2B"), (b"a.\xff\x00b", "a/%FF%00b")] {
-        assert_eq!(Outgoing::read(&record, Some(dotted)).unwrap().topic, topic);
+        assert_eq!(Outgoing::read(&record, Some(dotted), AmqpNames::Reversible).unwrap().topic, topic);
     }
-    assert!(Outgoing::read(&record, Some(b"")).is_none());
-    assert!(Outgoing::read(&record, Some(&vec![b'a'; 70_000])).is_none());
+    assert!(Outgoing::read(&record, Some(b""), AmqpNames::Reversible).is_none());
+    assert!(Outgoing::read(&record, Some(&vec![b'a'; 70_000]), AmqpNames::Reversible).is_none());
 }
 
 #[test]
@@ -267,7 +268,7 @@ fn a_producers_headers_are_the_properties_of_its_message() {
         (name::EXPIRES, Some(b"never")),
     ];
     let record = record_of_a_producer(&headers, None);
-    let outgoing = Outgoing::read(&record, Some(b"commands")).unwrap();
+    let outgoing = Outgoing::read(&record, Some(b"commands"), AmqpNames::Reversible).unwrap();
     assert_eq!((&*outgoing.topic, outgoing.qos, outgoing.retain), ("d/1", Qos::ExactlyOnce, true));
     assert_eq!(outgoing.expires_ms, Some(1_700_000_060_000));
     let mut properties = PropertiesBuf::new();
@@ -289,7 +290,7 @@ fn a_producers_headers_are_the_properties_of_its_message() {
         InboxFor { granted: Qos::ExactlyOnce, retain: true, shared: false, subscription_id: None };
     let mut writer = HeaderWriter::default();
     let copy = self::record(inbox_copy(&mut writer, &record, &outgoing.topic, inbox_for), None);
-    let copied = Outgoing::read(&copy, None).unwrap();
+    let copied = Outgoing::read(&copy, None, AmqpNames::Reversible).unwrap();
     assert_eq!((&*copied.topic, copied.qos, copied.retain), ("d/1", Qos::ExactlyOnce, true));
     properties.clear();
     copied.put_properties(1_700_000_000_000, &mut properties);
@@ -305,7 +306,7 @@ fn headers_of_a_wrong_form_are_no_properties() {
         (name::EXPIRES, b""),
     ] {
         let record = record_of_a_producer(&[(header, Some(value))], None);
-        let outgoing = Outgoing::read(&record, Some(b"t")).unwrap();
+        let outgoing = Outgoing::read(&record, Some(b"t"), AmqpNames::Reversible).unwrap();
         assert_eq!((outgoing.qos, outgoing.retain, outgoing.expires_ms), (Qos::AtLeastOnce, false, None));
         let shown = properties_of(&outgoing);
         let all: Vec<_> = shown.as_ref().iter().collect();

@@ -45,7 +45,8 @@ impl Session {
         if !is_limited
             && taken == 0
             && self.accepts_shared_encoding()
-            && let Some(payload_bytes) = put_shared(&batch, self.version, self.requirements(), out)
+            && let names = self.server.config.amqp_names
+            && let Some(payload_bytes) = put_shared(&batch, self.version, self.requirements(), names, out)
         {
             sys::count(sys::Count::PublishBytesSent, payload_bytes);
             self.trace_batch(&batch);

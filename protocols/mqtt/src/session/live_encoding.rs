@@ -14,6 +14,7 @@ use inver_broker::LiveBatch;
 use inver_storage::batch::records;
 
 use crate::codec::{PropertiesBuf, Publish, Qos, Version};
+use crate::config::AmqpNames;
 use crate::map::Outgoing;
 
 /// Batches in a thread's cache: a session slightly behind the others sends as many at once.
@@ -64,6 +65,7 @@ pub(super) fn put_shared(
     batch: &LiveBatch,
     version: Version,
     requirements: Requirements,
+    names: AmqpNames,
     out: &mut Vec<u8>,
 ) -> Option<u64> {
     // A finished batch (one with a topic) is a slice of a larger buffer, which the cache would keep in memory.
@@ -84,7 +86,7 @@ pub(super) fn put_shared(
             return None;
         };
         if let Encoding::Pending = cached.encoding {
-            cached.encoding = encode(&cached.batch, version).unwrap_or(Encoding::Impossible);
+            cached.encoding = encode(&cached.batch, version, names).unwrap_or(Encoding::Impossible);
         }
         match &cached.encoding {
             Encoding::Packets { bytes, payload_bytes, packet_bytes_max, retain }
@@ -100,13 +102,13 @@ pub(super) fn put_shared(
 }
 
 /// Encodes a batch; `None` if its packets depend on when or to whom they are sent.
-fn encode(batch: &Bytes, version: Version) -> Option<Encoding> {
+fn encode(batch: &Bytes, version: Version, names: AmqpNames) -> Option<Encoding> {
     let mut bytes = Vec::with_capacity(batch.len());
     let (mut payload_bytes, mut packet_bytes_max, mut retain) = (0, 0, false);
     let mut properties = PropertiesBuf::new();
     for record in records(batch).ok()? {
         let record = record.ok()?;
-        let Some(outgoing) = Outgoing::read(&record, None) else { continue };
+        let Some(outgoing) = Outgoing::read(&record, None, names) else { continue };
         if outgoing.expires_ms.is_some() {
             return None;
         }

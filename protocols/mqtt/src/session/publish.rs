@@ -49,7 +49,7 @@ impl Session {
     pub(super) fn publish(&mut self, publish: &Publish<'_>) -> Result<(), Stop> {
         let is_shut = self.is_told_to_wait(publish) && self.log().gate().shortage().is_some();
         check_publish(publish.qos, publish.retain, self.limits)?;
-        let incoming = Incoming::read(publish.properties)?;
+        let incoming = Incoming::read(publish.properties, self.server.config.amqp_names)?;
         let topic = match incoming.topic_alias {
             Some(alias) => self.aliases_in.resolve(publish.topic, alias)?,
             None if publish.topic.is_empty() => {
@@ -67,6 +67,7 @@ impl Session {
         let topic = rewritten.as_deref().unwrap_or(topic);
         // One that is not well formed stays a function of another server.
         let (delay_ms, topic) = filters::delayed(topic).unwrap_or((None, topic));
+        let topic = &*self.server.config.amqp_names.topic(topic);
         let (qos, packet_id) = (publish.qos, publish.packet_id);
         count_received(publish.payload.len());
         sys::count(sys::Count::PublishBytesReceived, publish.payload.len() as u64);

@@ -70,7 +70,7 @@ impl Session {
         Ok(())
     }
 
-    /// The filter after the rules that rewrite it.
+    /// The filter after the rules that rewrite it, as an address is written.
     fn rewritten<'a>(&self, filter: &'a str) -> Cow<'a, str> {
         let by = By { client_id: self.core.client_id(), user: self.core.permissions().user() };
         let inner = filters::inner(filter);
@@ -78,8 +78,12 @@ impl Session {
             return Cow::Borrowed(filter);
         }
         let prefix = filter.strip_suffix(inner).unwrap_or_default();
-        let rewritten = self.server.config.rewrite.subscribe(inner, by);
-        rewritten.map_or(Cow::Borrowed(filter), |inner| Cow::Owned(format!("{prefix}{inner}")))
+        let config = &self.server.config;
+        let rewritten = config.rewrite.subscribe(inner, by);
+        match (config.amqp_names.topic(rewritten.as_deref().unwrap_or(inner)), &rewritten) {
+            (Cow::Borrowed(_), None) => Cow::Borrowed(filter),
+            (inner, _) => Cow::Owned(format!("{prefix}{inner}")),
+        }
     }
 
     /// Makes the subscriptions that every client gets; why the first one that is refused is.

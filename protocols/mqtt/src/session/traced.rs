@@ -41,7 +41,8 @@ impl Session {
             return;
         }
         for record in records(&batch.bytes).into_iter().flatten().flatten() {
-            if let Some(outgoing) = Outgoing::read(&record, batch.topic.as_deref().map(str::as_bytes)) {
+            let topic = batch.topic.as_deref().map(str::as_bytes);
+            if let Some(outgoing) = Outgoing::read(&record, topic, self.server.config.amqp_names) {
                 let _not_settled = self.trace(&record, &outgoing.topic);
             }
         }

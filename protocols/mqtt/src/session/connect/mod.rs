@@ -82,7 +82,8 @@ pub(crate) async fn connect(
     let rewritten = connect.will.as_ref().and_then(|will| config.rewrite.publish(will.topic, by));
     let will_topic =
         rewritten.as_deref().or(connect.will.as_ref().map(|will| will.topic)).unwrap_or_default();
-    let connect_will = connect.will.as_ref().map(|will| Will { topic: will_topic, ..will.clone() });
+    let will_topic = config.amqp_names.topic(will_topic);
+    let connect_will = connect.will.as_ref().map(|will| Will { topic: &will_topic, ..will.clone() });
     let unkept_will = match rewritten.as_deref() {
         Some(rewritten) if !is_topic_name(rewritten) => {
             Some("the will is not kept: its topic is rewritten to what is none")
@@ -93,7 +94,7 @@ pub(crate) async fn connect(
         // An older client cannot be told what its will may not have.
         let qos = will.qos.min(Qos::from_bits(limits.maximum_qos).unwrap_or(will.qos));
         let will = Will { qos, retain: will.retain && limits.retain, ..will.clone() };
-        let will = will::stored(&will, client_id, user.as_deref(), now_ms)?;
+        let will = will::stored(&will, client_id, user.as_deref(), now_ms, config.amqp_names)?;
         completion = completion.and(core.set_will(Some(will))?);
     }
     let stored = StoredState::read(&state);

@@ -4,6 +4,7 @@ use inver_broker::HeaderWriter;
 use inver_storage::batch::BatchBuilder;
 
 use crate::codec::{DecodeError, Qos, Will};
+use crate::config::AmqpNames;
 use crate::map::{Author, Incoming, ORIGIN};
 
 /// The will as a batch with its address, delay and expiry.
@@ -12,8 +13,9 @@ pub(super) fn stored(
     client_id: &str,
     user: Option<&str>,
     now_ms: i64,
+    names: AmqpNames,
 ) -> Result<inver_broker::Will, DecodeError> {
-    let incoming = Incoming::read(will.properties)?;
+    let incoming = Incoming::read(will.properties, names)?;
     let mut writer = HeaderWriter::default();
     let author = Author { client_id, user };
     let headers =
