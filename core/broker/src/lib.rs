@@ -127,6 +127,7 @@ pub use spec::{
     Mode, NamespaceLimits, NamespaceSpec, OnDamage, Overflow, OwnerId, PARTITIONS_MAX, PolicyKind,
     PolicySpec, PublisherId, QueueLimits, QueueSpec, Start, StoredHeaders, SubscriptionOptions,
     TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicIds, TopicKind, TopicSpec, next_owner,
+    stream_age_ms,
 };
 pub use subscription::{
     AttachError, Consumer, ConsumerSpec, LiveBatch, Member, MemoryBounds, Position, Pull, QueueMemory,

@@ -97,13 +97,21 @@ impl Queue {
     /// How full it is.
     #[must_use]
     pub fn depth(&self) -> Depth {
-        self.subscription.depth()
+        if self.spec.is_stream() { self.counts() } else { self.subscription.depth() }
     }
 
     /// How full it is, without enforcing its limits.
     #[must_use]
     pub fn counts(&self) -> Depth {
-        self.subscription.counts()
+        let counts = self.subscription.counts();
+        match self.stream().filter(|_| self.spec.is_stream()) {
+            None => counts,
+            // All that the stream keeps; no consumer takes any of it out.
+            Some(stream) => {
+                let ready = stream.high_watermark().0.saturating_sub(stream.start().0);
+                Depth { ready, unacked: 0, ..counts }
+            }
+        }
     }
 
     /// Its topic, if it is durable.

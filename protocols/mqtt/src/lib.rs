@@ -30,9 +30,9 @@ use async_trait::async_trait;
 use inver_broker::{Broker, Connection, ProtocolPlugin};
 
 pub use config::{
-    AutoSubscription, AutoSubscriptions, BRIDGES_MAX, BridgeSpec, BridgeTls, BridgeTopic, BridgeVersion,
-    ClientIdBinding, ClientRule, ClientRules, ConfiguredBridges, Direction, MqttConfig, RewriteAction,
-    RewriteRule, RewriteRules,
+    AmqpNames, AutoSubscription, AutoSubscriptions, BRIDGES_MAX, BridgeSpec, BridgeTls, BridgeTopic,
+    BridgeVersion, ClientIdBinding, ClientRule, ClientRules, ConfiguredBridges, Direction, MqttConfig,
+    RewriteAction, RewriteRule, RewriteRules,
 };
 
 /// The MQTT protocol.

@@ -14,7 +14,7 @@ use crate::exchange::RouteTarget;
 use crate::limits::{self, LimitReached};
 use crate::queue::Queue;
 use crate::rows::{self, TopicRow};
-use crate::spec::{Depth, Mode, QueueSpec, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicId, TopicKind};
+use crate::spec::{Depth, Mode, QueueSpec, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicId, TopicKind, stream};
 use crate::subscription::{MemoryBounds, QueueMemory, Subscription, Trim, WhenFull};
 use crate::topic::Topic;
 
@@ -160,17 +160,21 @@ impl Namespace {
         let mut entry = Entry::new();
         entry.create_stream(stream);
         entry.create_cursor(cursor, stream, Offset(0));
+        let (kind, config) = match spec.is_stream() {
+            true => (TopicKind::Log, stream::topic_config(&spec)),
+            false => (TopicKind::Queue, TopicConfig::new()),
+        };
         let row = TopicRow {
             id: self.0.config.topic_ids.next().0,
-            kind: TopicKind::Queue,
+            kind,
             streams: vec![stream.0],
-            config: TopicConfig::new(),
+            config: config.clone(),
             queue: Some((spec.clone(), cursor.0)),
         };
         self.put_topic_row(&mut entry, name, &row);
         let lsn = log.submit(entry)?.lsn;
         let streams = self.streams(&[stream]);
-        let topic = self.topic_of(TopicId(row.id), name, TopicKind::Queue, streams, TopicConfig::new());
+        let topic = self.topic_of(TopicId(row.id), name, kind, streams, config);
         let queue = self
             .durable_queue(name, spec, cursor, topic)
             .ok_or_else(|| QueueError::StreamMissing(name.to_owned()))?;
@@ -189,8 +193,8 @@ impl Namespace {
         let cursor = self.log().cursor(cursor)?;
         let from = cursor.position();
         let sources = vec![(stream.clone(), Some(cursor), from)];
-        let subscription =
-            Subscription::over_streams(&self.0.context, name, mode(&spec), sources, Trim::Acknowledged);
+        let trim = if spec.is_stream() { Trim::Never } else { Trim::Acknowledged };
+        let subscription = Subscription::over_streams(&self.0.context, name, mode(&spec), sources, trim);
         Some(Queue::new(name, spec, subscription, Some(stream), Some(topic)))
     }
 
@@ -255,7 +259,7 @@ impl Namespace {
         let _checked = self.queue(name).ok_or_else(unknown)?.depth();
         let _topology = self.topology();
         let queue = self.queue(name).ok_or_else(unknown)?;
-        let depth = queue.subscription().counts();
+        let depth = queue.counts();
         if if_unused && depth.consumers > 0 {
             return Err(QueueError::InUse(name.to_owned()));
         }
@@ -266,6 +270,8 @@ impl Namespace {
         let mut leaving = Leaving::default();
         self.leave_bindings_to(&target, &mut leaving);
         let mut entry = Entry::new();
+        let read = queue.topic().filter(|_| queue.spec().is_stream());
+        let readers = read.map(|topic| self.delete_subscription_rows(topic, &mut entry));
         if let (Some(stream), Some(cursor)) = (queue.stream(), queue.subscription().first_cursor()) {
             queue.subscription().delete_delivered(&mut entry);
             entry.delete_cursor(cursor);
@@ -283,6 +289,9 @@ impl Namespace {
         self.take_out(leaving);
         if let (false, Some(topic)) = (queue.spec().hidden, queue.topic()) {
             self.remove_topic(topic);
+        }
+        if let (Some(topic), Some(readers)) = (read, readers) {
+            self.remove_subscriptions(topic, readers);
         }
         self.0.queues.remove(name);
         self.counters().queues_deleted.increment(1);

@@ -9,6 +9,7 @@ use crate::audit::AuditKind;
 use crate::batch_format::BatchFormat;
 use crate::capture;
 use crate::limits;
+use crate::queue::Queue;
 use crate::rows::{self, TopicRow};
 use crate::spec::{
     HubMode, PARTITIONS_MAX, TopicConfig, TopicError, TopicId, TopicKind, TopicSpec, check_hub, check_name,
@@ -82,10 +83,7 @@ impl Namespace {
     /// Deletes a log topic with its subscriptions and committed offsets.
     pub fn delete_topic(&self, name: &str) -> Result<Lsn, TopicError> {
         let _topology = self.topology();
-        let topic = self.topic(name).ok_or_else(|| TopicError::Unknown(name.to_owned()))?;
-        if topic.kind() == TopicKind::Queue {
-            return Err(TopicError::IsQueue(name.to_owned()));
-        }
+        let topic = self.log_topic(name)?;
         let mut entry = Entry::new();
         topic.partitions().iter().for_each(|p| entry.delete_stream(p.stream().id()));
         entry.delete(rows::TOPICS, rows::key(self.0.id, &[name.as_bytes()]));
@@ -207,13 +205,19 @@ impl Namespace {
     fn log_topic(&self, name: &str) -> Result<Arc<Topic>, TopicError> {
         match self.topic(name) {
             None => Err(TopicError::Unknown(name.to_owned())),
-            Some(t) if t.kind() == TopicKind::Queue => Err(TopicError::IsQueue(name.to_owned())),
+            Some(t) if self.queue_of(&t).is_some() => Err(TopicError::IsQueue(name.to_owned())),
             Some(t) => Ok(t),
         }
     }
 
+    /// The queue that a topic belongs to.
+    fn queue_of(&self, topic: &Topic) -> Option<Arc<Queue>> {
+        let queue = self.0.queues.get(topic.name())?;
+        queue.topic().is_some_and(|of_queue| of_queue.id() == topic.id()).then(|| queue.clone())
+    }
+
     fn topic_row(&self, topic: &Topic) -> TopicRow {
-        let queue = self.queue(topic.name()).filter(|_| topic.kind() == TopicKind::Queue);
+        let queue = self.queue_of(topic);
         TopicRow {
             id: topic.id().0,
             kind: topic.kind(),

@@ -11,6 +11,7 @@ mod namespace;
 mod policy;
 mod queue;
 mod session;
+pub(crate) mod stream;
 mod topic;
 
 pub use config::{BrokerConfig, CaptureRule, InboxBounds, OnDamage, StoredHeaders};
@@ -23,6 +24,7 @@ pub use policy::{AppliesTo, PolicyKind, PolicySpec};
 pub use queue::{DeadLetter, Overflow, OwnerId, QueueLimits, QueueSpec, next_owner};
 pub(crate) use queue::{HOLDS_DELAYED, QueueBounds};
 pub use session::{Expiry, PublisherId, SubscriptionOptions};
+pub use stream::age_ms as stream_age_ms;
 pub use topic::{
     PARTITIONS_MAX, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicIds, TopicKind, TopicSpec,
 };

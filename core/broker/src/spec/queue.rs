@@ -69,7 +69,17 @@ impl QueueSpec {
     /// one of a higher priority.
     #[must_use]
     pub fn is_quorum(&self) -> bool {
-        self.arguments.get("x-queue-type").and_then(Value::as_str) == Some("quorum")
+        self.is_of_type("quorum")
+    }
+
+    /// Whether it is of the type `stream`: a log topic of one partition, which each consumer reads on its own.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        self.durable && self.is_of_type("stream")
+    }
+
+    fn is_of_type(&self, kind: &str) -> bool {
+        self.arguments.get("x-queue-type").and_then(Value::as_str) == Some(kind)
     }
 }
 

@@ -19,7 +19,7 @@ mod outgoing;
 mod text;
 
 pub(crate) use incoming::{Composer, Publish};
-pub(crate) use outgoing::{Counted, Renderer, routed_headers};
+pub(crate) use outgoing::{Renderer, Tells, Told, routed_headers};
 
 use crate::codec::table::{Table, Value};
 use inver_broker::{Arguments, Value as CoreValue};

@@ -2,7 +2,7 @@
 
 use inver_broker::address::{Form, rewrite};
 use inver_broker::message::{CLAIMED, Death, HeaderView, Property, name};
-use inver_broker::{Arguments, Value as CoreValue};
+use inver_broker::{Arguments, Delivery, Value as CoreValue};
 use inver_storage::batch::Record;
 
 use super::deaths;
@@ -242,26 +242,54 @@ impl Renderer {
 /// The header with the number of earlier deliveries of a message from a quorum queue.
 const DELIVERY_COUNT: &[u8] = b"x-delivery-count";
 
-/// Adds the number of earlier deliveries to properties, in a reusable buffer.
+/// The header with the offset of a message from a stream.
+const STREAM_OFFSET: &[u8] = b"x-stream-offset";
+
+/// What deliveries tell in a header of the broker's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tells {
+    Nothing,
+    /// From the second one on, how often the message was delivered before.
+    Deliveries,
+    /// Where the message is in the stream.
+    Offset,
+}
+
+impl Tells {
+    /// The header of a delivery.
+    #[inline]
+    pub(crate) fn of(self, delivery: &Delivery) -> Option<(&'static [u8], i64)> {
+        match self {
+            Tells::Nothing => None,
+            Tells::Deliveries if delivery.redelivered == 0 => None,
+            Tells::Deliveries => Some((DELIVERY_COUNT, delivery.redelivered.into())),
+            Tells::Offset => Some((STREAM_OFFSET, i64::try_from(delivery.id.offset).unwrap_or(i64::MAX))),
+        }
+    }
+}
+
+/// Adds the broker's header to properties, in a reusable buffer.
 #[derive(Default)]
-pub(crate) struct Counted {
+pub(crate) struct Told {
     properties: Vec<u8>,
     table: Vec<u8>,
 }
 
-impl Counted {
-    /// The properties, from the second delivery on with the number of earlier ones in place of what the client wrote.
-    pub(crate) fn properties<'a>(&'a mut self, properties: &'a [u8], earlier: u32) -> &'a [u8] {
-        if earlier == 0 {
-            return properties;
-        }
+impl Told {
+    /// The properties, with the header in place of what the client wrote under its name.
+    pub(crate) fn properties<'a>(
+        &'a mut self,
+        properties: &'a [u8],
+        told: Option<(&'static [u8], i64)>,
+    ) -> &'a [u8] {
+        let Some((name, value)) = told else { return properties };
         let mut all = Properties::parse(properties).unwrap_or_default();
         self.table.clear();
         let mut writer = TableWriter::new(&mut self.table);
-        writer.field(DELIVERY_COUNT, Value::I64(earlier.into()));
+        writer.field(name, Value::I64(value));
         let others = all.headers.unwrap_or_default();
-        for (name, value) in others.iter().filter(|(name, _)| *name != DELIVERY_COUNT) {
-            writer.field(name, value);
+        for (other, value) in others.iter().filter(|(other, _)| *other != name) {
+            writer.field(other, value);
         }
         all.headers = Some(Table::of(&self.table));
         self.properties.clear();

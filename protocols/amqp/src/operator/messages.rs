@@ -12,7 +12,7 @@ use super::{Operator, Refused};
 use crate::codec::Properties;
 use crate::codec::table::{Table, TableWriter, Value, array_of};
 use crate::error::Refusal;
-use crate::map::{Composer, Counted, ORIGIN, Publish, Renderer, core_arguments};
+use crate::map::{Composer, ORIGIN, Publish, Renderer, Tells, Told, core_arguments};
 use crate::topology::access::{Access, check_user_id};
 use crate::topology::names::REPLY_TO;
 
@@ -297,15 +297,14 @@ impl Operator {
             }
         }
         let ready = found.depth().ready;
-        let is_counted = found.spec().is_quorum();
+        let tells = if found.spec().is_quorum() { Tells::Deliveries } else { Tells::Nothing };
         let now_ms = client.namespace.clock().steady_ms();
-        let (mut renderer, mut counted) = (Renderer::default(), Counted::default());
+        let (mut renderer, mut told) = (Renderer::default(), Told::default());
         let last = deliveries.len().saturating_sub(1);
         let mut got = Vec::with_capacity(deliveries.len());
         for (at, delivery) in deliveries.iter().enumerate() {
             let source = delivery.topic.as_deref().unwrap_or(queue);
             let shown = renderer.render(&delivery.record, source, TABLE_BYTES_MAX, now_ms);
-            let earlier = if is_counted { delivery.redelivered } else { 0 };
             let text = |bytes: &[u8]| match String::from_utf8_lossy(bytes) {
                 Cow::Borrowed(text) => text.to_owned(),
                 Cow::Owned(text) => text,
@@ -315,7 +314,7 @@ impl Operator {
                 routing_key: text(shown.routing_key),
                 redelivered: delivery.redelivered > 0,
                 left: ready + (last - at) as u64,
-                properties: MessageProperties::decode(counted.properties(shown.properties, earlier)),
+                properties: MessageProperties::decode(told.properties(shown.properties, tells.of(delivery))),
                 body: delivery.record.value.clone().unwrap_or_default(),
             });
         }

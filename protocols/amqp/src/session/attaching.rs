@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use inver_broker::{Mode, Start, Subscription, SubscriptionError, TopicKind};
-use inver_storage::Offset;
 
 use super::shared::Shared;
+use super::streams;
 use crate::codec::Table;
 use crate::codec::table::Value as Field;
 use crate::error::Refusal;
@@ -29,13 +29,13 @@ pub(super) fn priority(queue: &str, arguments: Table<'_>, shared: &Shared) -> Re
     }
 }
 
-/// The subscription for a consumer of this queue or log topic.
+/// The subscription for a consumer of this queue or log topic, and the time before which the consumer leaves messages out.
 pub(super) fn subscription(
     name: &str,
     exclusive: bool,
     arguments: Table<'_>,
     shared: &Shared,
-) -> Result<Arc<Subscription>, Refusal> {
+) -> Result<(Arc<Subscription>, Option<i64>), Refusal> {
     shared.check_queue(name, Access::Read)?;
     let requested = text_argument(arguments, "x-subscription", name, shared)?;
     let topic = shared.namespace.topic(name).filter(|topic| topic.kind() == TopicKind::Log);
@@ -46,11 +46,14 @@ pub(super) fn subscription(
                 "invalid arg 'x-subscription' for {}: a queue has one subscription, of its own name",
                 shared.in_vhost("queue", name)
             ))),
-            _ => Ok(queue.subscription().clone()),
+            _ => Ok((queue.subscription().clone(), None)),
         };
     };
-    let start = start(arguments)?;
-    match requested {
+    let (start, from_ms) = match streams::start(&topic, arguments, shared)? {
+        Some((start, from_ms)) => (Some(start), from_ms),
+        None => (None, None),
+    };
+    let subscription = match requested {
         Some(requested) => {
             shared.check_subscription(requested)?;
             let default = if exclusive { Mode::Exclusive } else { Mode::Shared };
@@ -90,7 +93,8 @@ pub(super) fn subscription(
                 start.unwrap_or(Start::Latest),
             )
             .map_err(Refusal::internal),
-    }
+    }?;
+    Ok((subscription, from_ms))
 }
 
 fn text_argument<'a>(
@@ -109,20 +113,5 @@ fn text_argument<'a>(
             shared.in_vhost("topic", of),
             other.type_name()
         ))),
-    }
-}
-
-/// The argument `x-stream-offset`: where a new subscription starts.
-fn start(arguments: Table<'_>) -> Result<Option<Start>, Refusal> {
-    match arguments.get("x-stream-offset") {
-        None => Ok(None),
-        Some(Field::Text(b"first")) => Ok(Some(Start::Earliest)),
-        Some(Field::Text(b"next")) => Ok(Some(Start::Latest)),
-        Some(value) => match value.as_integer().and_then(|n| u64::try_from(n).ok()) {
-            Some(offset) => Ok(Some(Start::At(Offset(offset)))),
-            None => Err(Refusal::precondition_failed(
-                "invalid arg 'x-stream-offset': expected first, next or an offset",
-            )),
-        },
     }
 }

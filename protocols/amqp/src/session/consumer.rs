@@ -4,6 +4,9 @@ use inver_broker::{Completion, Consumer, Delivery, DeliveryId, Pull};
 use inver_driver::CountedConsumer;
 use inver_storage::SubmitError;
 
+use super::streams::StreamReader;
+use crate::map::Tells;
+
 /// The state of a consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -23,8 +26,10 @@ pub(super) struct ChannelConsumer {
     pub(super) no_ack: bool,
     /// Whether it serves `basic.get`.
     pub(super) is_getter: bool,
-    /// Whether deliveries tell how often they were made before, as those of quorum queues do.
-    pub(super) counts: bool,
+    /// What deliveries tell beside the message.
+    pub(super) tells: Tells,
+    /// Of a stream: what it gets of it.
+    pub(super) reader: Option<Box<StreamReader>>,
     /// The prefetch count; 0 for no limit.
     pub(super) prefetch: u32,
     /// The number of its unacked deliveries.
@@ -54,7 +59,8 @@ impl ChannelConsumer {
             source: source.to_owned(),
             no_ack,
             is_getter: false,
-            counts: false,
+            tells: Tells::Nothing,
+            reader: None,
             prefetch,
             unacked: 0,
             queued: false,
@@ -95,9 +101,12 @@ impl ChannelConsumer {
         Ok(())
     }
 
-    /// Requeues deliveries.
+    /// Requeues deliveries. Those of a stream are not delivered again, as in RabbitMQ.
     pub(super) fn requeue(&self, ids: &[DeliveryId]) -> Result<Completion, SubmitError> {
-        self.consumer.requeue(ids)
+        match self.tells {
+            Tells::Offset => self.consumer.ack(ids),
+            _ => self.consumer.requeue(ids),
+        }
     }
 
     /// Acknowledges deliveries that the client does not acknowledge itself.

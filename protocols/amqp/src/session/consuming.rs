@@ -10,10 +10,12 @@ use super::channel::{Channel, Outcome};
 use super::consumer::{ChannelConsumer, State};
 use super::queues::declare_reply_queue;
 use super::shared::{ConsumerRef, Shared};
+use super::streams::StreamReader;
 use super::traced;
 use super::unacked::UnackedDelivery;
 use crate::codec::{FRAME_OVERHEAD, Method, write};
 use crate::error::Refusal;
+use crate::map::Tells;
 use crate::topology::access::Access;
 use crate::topology::names::{REPLY_TO, generated_name};
 
@@ -87,10 +89,18 @@ impl Channel {
             ..ConsumerSpec::new(shared.mailbox.clone(), self.at(slot).token())
         };
         let name = self.queue_name(queue)?;
+        let is_stream = shared.namespace.queue(&name).is_some_and(|queue| queue.spec().is_stream());
+        let mut reader = match is_stream {
+            true => Some(StreamReader::new(&name, no_ack, self.prefetch, arguments, shared)?),
+            false => None,
+        };
         let (source, subscription) = if name == REPLY_TO {
             self.reply_consumer(no_ack, shared)?
         } else {
-            let subscription = attaching::subscription(&name, exclusive, arguments, shared)?;
+            let (subscription, from_ms) = attaching::subscription(&name, exclusive, arguments, shared)?;
+            if from_ms.is_some() {
+                reader = Some(reader.unwrap_or_default().starting_at(from_ms));
+            }
             (name, subscription)
         };
         let queue = shared.namespace.queue(&source);
@@ -109,7 +119,12 @@ impl Channel {
         })?;
         let mut consumer = ChannelConsumer::new(&tag, &source, consumer, no_ack, self.prefetch);
         consumer.counted = Some(CountedConsumer::default());
-        consumer.counts = queue.is_some_and(|queue| queue.spec().is_quorum());
+        consumer.tells = match &queue {
+            Some(queue) if queue.spec().is_quorum() => Tells::Deliveries,
+            _ if is_stream => Tells::Offset,
+            _ => Tells::Nothing,
+        };
+        consumer.reader = reader.map(Box::new);
         self.consumers.insert(consumer);
         self.tags.insert(tag.clone(), slot);
         if !nowait {
@@ -185,6 +200,12 @@ impl Channel {
         let bytes_max = PULL_BYTES_MAX.min(shared.delivery_bytes);
         let pull = consumer.pull(messages_max, bytes_max, &mut deliveries);
         shared.deliveries_left = shared.deliveries_left.saturating_sub(deliveries.len());
+        let left_out = consumer.reader.as_deref().map(|reader| reader.filter(&mut deliveries));
+        if let Some(ids) = left_out.filter(|ids| !ids.is_empty())
+            && let Err(error) = consumer.auto_ack(&ids)
+        {
+            tracing::warn!(%error, "failed to pass over messages that a consumer filters out");
+        }
         let table_max = table_bytes_max(shared.frame_max);
         let mut redelivered = 0;
         for delivery in &deliveries {
@@ -198,8 +219,7 @@ impl Channel {
                 self.traced.add(tag, delivered);
             }
             let message = shared.renderer.render(&delivery.record, source, table_max, shared.now_ms);
-            let count = if consumer.counts { delivery.redelivered } else { 0 };
-            let properties = shared.counted.properties(message.properties, count);
+            let properties = shared.told.properties(message.properties, consumer.tells.of(delivery));
             write::deliver(
                 out,
                 self.number,

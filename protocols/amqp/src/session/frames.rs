@@ -100,7 +100,7 @@ impl Session {
             exclusive: HashSet::new(),
             composer: Composer::default(),
             renderer: Renderer::default(),
-            counted: crate::map::Counted::default(),
+            told: crate::map::Told::default(),
             mailbox: self.mailbox.clone(),
             now_ms: self.broker.clock().steady_ms(),
             last_write: Completion::Now,

@@ -15,6 +15,7 @@ use super::traced;
 use super::unacked::UnackedDelivery;
 use crate::codec::{Method, write};
 use crate::error::Refusal;
+use crate::map::Tells;
 use crate::topology::access::Access;
 
 /// The most getters that a channel keeps for further requests.
@@ -62,8 +63,8 @@ impl Channel {
                 let message = shared.renderer.render(&delivery.record, source, table_max, shared.now_ms);
                 let is_counted =
                     shared.client.namespace.queue(&name).is_some_and(|queue| queue.spec().is_quorum());
-                let redelivered = if is_counted { delivery.redelivered } else { 0 };
-                let properties = shared.counted.properties(message.properties, redelivered);
+                let tells = if is_counted { Tells::Deliveries } else { Tells::Nothing };
+                let properties = shared.told.properties(message.properties, tells.of(&delivery));
                 write::get_ok(
                     out,
                     number,
@@ -112,6 +113,12 @@ impl Channel {
     /// The slot of the getter for a queue; attaches one if there is none.
     fn getter(&mut self, name: &str, shared: &Shared) -> Result<u32, Refusal> {
         let queue = shared.accessible_queue(name)?;
+        if queue.spec().is_stream() {
+            return Err(Refusal::not_implemented(format_args!(
+                "basic.get not supported by stream queues {}",
+                shared.in_vhost("queue", name)
+            )));
+        }
         if let Some(slot) = self.getters.get(name).copied() {
             if self.consumer(slot).is_some_and(|e| Arc::ptr_eq(e.core().subscription(), queue.subscription()))
             {

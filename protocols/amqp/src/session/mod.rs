@@ -29,6 +29,7 @@ mod limits;
 mod publishing;
 mod queues;
 mod shared;
+mod streams;
 mod traced;
 mod transaction;
 mod tx;

@@ -11,7 +11,7 @@ use super::assembly::Bodies;
 use super::confirms;
 use super::handshake::Capabilities;
 use super::limits::Limits;
-use crate::map::{Composer, Counted, Renderer};
+use crate::map::{Composer, Renderer, Told};
 use crate::topology::Client;
 
 /// The address of a consumer within the connection.
@@ -73,7 +73,7 @@ pub(super) struct Shared {
     pub(super) composer: Composer,
     /// Renders deliveries from records.
     pub(super) renderer: Renderer,
-    pub(super) counted: Counted,
+    pub(super) told: Told,
     /// Woken when a consumer may pull messages.
     pub(super) mailbox: Arc<Mailbox>,
     /// The time of this turn: milliseconds since 1970.

@@ -1,15 +1,13 @@
 //! Arguments of declarations and bindings: their names, types and bounds. The error texts are RabbitMQ's.
 
 use inver_broker::{
-    Arguments, DeadLetter, HASH_HEADER, HASH_PROPERTY, Overflow, QueueLimits, QueueSpec, Value,
+    Arguments, DeadLetter, HASH_HEADER, HASH_PROPERTY, Overflow, QueueLimits, QueueSpec, Value, stream_age_ms,
 };
 
 use super::Client;
 use super::equivalence::{shown, type_name};
+use super::kinds::{QUEUE_TYPE, QueueKind};
 use crate::error::Refusal;
-
-/// The argument with a queue's type.
-const QUEUE_TYPE: &str = "x-queue-type";
 
 /// The longest TTL or expiry in milliseconds: ten years, as in RabbitMQ.
 const MS_MAX: i128 = 315_360_000_000;
@@ -62,6 +60,56 @@ impl Reading<'_> {
         value.as_bool().ok_or_else(|| unacceptable(name, self.what, value))
     }
 
+    /// Checks arguments that are about nodes and files of RabbitMQ, and mean nothing here.
+    fn check_without_effect(&self) -> Result<(), Refusal> {
+        for (name, min) in [
+            ("x-max-in-memory-length", 0),
+            ("x-max-in-memory-bytes", 0),
+            ("x-quorum-initial-group-size", 1),
+            ("x-quorum-target-group-size", 0),
+            ("x-initial-cluster-size", 1),
+        ] {
+            self.number(name, min)?;
+        }
+        let locators = [("client-local", ()), ("balanced", ()), ("random", ()), ("least-leaders", ())];
+        self.one_of("x-queue-leader-locator", &locators, "invalid_queue_locator_arg")?;
+        if let Some(mode) = self.text("x-queue-mode")?
+            && !matches!(mode, "default" | "lazy")
+        {
+            let why = format!("\"unsupported queue mode '{mode}'\"");
+            return Err(invalid("x-queue-mode", self.what, why));
+        }
+        match self.number("x-queue-version", 0)? {
+            None | Some(1 | 2) => Ok(()),
+            Some(version) => {
+                let why = format!("\"unsupported queue version '{version}'\"");
+                Err(invalid("x-queue-version", self.what, why))
+            }
+        }
+    }
+
+    /// Checks the arguments of a stream.
+    fn check_stream(&self) -> Result<(), Refusal> {
+        const SEGMENT_BYTES_MAX: u64 = 3_000_000_000;
+        if let Some(age) = self.text("x-max-age")?
+            && stream_age_ms(age).is_none()
+        {
+            return Err(invalid("x-max-age", self.what, "invalid_max_age"));
+        }
+        self.number("x-max-length-bytes", 0)?;
+        if self.number("x-stream-max-segment-size-bytes", 0)?.is_some_and(|bytes| bytes > SEGMENT_BYTES_MAX) {
+            return Err(Refusal::precondition_failed(
+                "Exceeded max value for x-stream-max-segment-size-bytes",
+            ));
+        }
+        match self.arguments.get("x-stream-filter-size-bytes") {
+            Some(size) if !size.as_int().is_some_and(|bytes| (16..=255).contains(&bytes)) => {
+                Err(Refusal::precondition_failed("Invalid value for  x-stream-filter-size-bytes"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn one_of<T: Copy>(&self, name: &str, choices: &[(&str, T)], why: &str) -> Result<Option<T>, Refusal> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         match choices.iter().find(|(choice, _)| *choice == text) {
@@ -71,16 +119,21 @@ impl Reading<'_> {
     }
 }
 
-/// The queue that a declaration's arguments describe; the core reads `x-max-priority`, `x-dead-letter-strategy` and
-/// `x-queue-type` from these. A `quorum` queue is a durable queue with a delivery limit.
+/// The queue that a declaration's arguments describe; the core reads `x-max-priority`, `x-dead-letter-strategy`,
+/// `x-queue-type` and those of streams from these. A `quorum` queue is a durable queue with a delivery limit, a `stream` a
+/// log topic.
 pub(super) fn queue_spec(name: &str, arguments: &Arguments, client: &Client) -> Result<QueueSpec, Refusal> {
     let what = client.in_vhost("queue", name);
     let reading = Reading { arguments, what: &what };
-    let kinds = [("classic", true), ("quorum", true), ("stream", false)];
     let kind = reading.text(QUEUE_TYPE)?.unwrap_or("classic");
-    let unsupported = format!("\"unsupported queue type '{kind}'\"");
-    if reading.one_of(QUEUE_TYPE, &kinds, &unsupported)? == Some(false) {
-        return Err(invalid("x-queue-type", &what, "stream queues are not supported"));
+    let Some(kind) = QueueKind::of(arguments) else {
+        return Err(invalid(QUEUE_TYPE, &what, format_args!("\"unsupported queue type '{kind}'\"")));
+    };
+    kind.check_names(arguments, &what)?;
+    reading.check_without_effect()?;
+    if kind == QueueKind::Stream {
+        reading.check_stream()?;
+        return Ok(QueueSpec { arguments: arguments.clone(), ..QueueSpec::default() });
     }
     let exchange = reading.text("x-dead-letter-exchange").map_err(|_| {
         let kind = arguments.get("x-dead-letter-exchange").map_or("void", type_name);
@@ -115,57 +168,32 @@ pub(super) fn queue_spec(name: &str, arguments: &Arguments, client: &Client) -> 
         let value = arguments.get("x-max-priority").map(shown).unwrap_or_default();
         return Err(invalid("x-max-priority", &what, format_args!("{{max_value_exceeded,{value}}}")));
     }
-    if kind == "quorum" && arguments.contains_key("x-max-priority") {
-        return Err(Refusal::precondition_failed(format_args!(
-            "invalid arg 'x-max-priority' for {what} of queue type rabbit_quorum_queue"
-        )));
-    }
     let single_active = reading.flag("x-single-active-consumer")?;
     Ok(QueueSpec { single_active, limits, arguments: arguments.clone(), ..QueueSpec::default() })
 }
 
-/// Adds the virtual host's default type of queues, unless the declaration has a type. Quorum queues are durable, not
-/// exclusive and not auto-delete: others get no type, as in RabbitMQ.
-pub(super) fn add_default_type(arguments: &mut Arguments, can_be_quorum: bool, client: &Client) {
+/// Adds the virtual host's default type of queues, unless the declaration has a type. Quorum queues and streams are
+/// durable, not exclusive and not auto-delete: others get no type, as in RabbitMQ.
+pub(super) fn add_default_type(arguments: &mut Arguments, can_be_replicated: bool, client: &Client) {
     if arguments.contains_key(QUEUE_TYPE) {
         return;
     }
     if let Some(kind) = client.namespace.spec().default_queue_type
-        && (kind != "quorum" || can_be_quorum)
+        && (kind == "classic" || can_be_replicated)
     {
         arguments.insert(QUEUE_TYPE.to_owned(), Value::Text(kind.into_bytes()));
     }
 }
 
-/// The delivery limit. Quorum queues have a default unless it is -1 (RabbitMQ 4).
+/// The delivery limit. Quorum queues have a default unless it is negative (RabbitMQ 4).
 fn deliveries_max(reading: &Reading<'_>) -> Result<Option<u32>, Refusal> {
     const QUORUM_DEFAULT: u32 = 20;
-    if reading.arguments.get("x-delivery-limit").and_then(Value::as_int) == Some(-1) {
+    if reading.arguments.get("x-delivery-limit").and_then(Value::as_int).is_some_and(|limit| limit < 0) {
         return Ok(None);
     }
     let requested = reading.number("x-delivery-limit", 0)?;
-    let quorum = reading.text("x-queue-type")? == Some("quorum");
+    let quorum = QueueKind::of(reading.arguments) == Some(QueueKind::Quorum);
     Ok(requested.map(|n| u32::try_from(n).unwrap_or(u32::MAX)).or(quorum.then_some(QUORUM_DEFAULT)))
-}
-
-/// Checks that a `quorum` queue is durable, not exclusive and not auto-delete.
-pub(super) fn check_quorum(
-    arguments: &Arguments,
-    durable: bool,
-    exclusive: bool,
-    auto_delete: bool,
-    what: &str,
-) -> Result<(), Refusal> {
-    if arguments.get("x-queue-type").and_then(Value::as_str) != Some("quorum") {
-        return Ok(());
-    }
-    let wrong = [(auto_delete, "auto-delete"), (exclusive, "exclusive-owner"), (!durable, "non-durable")];
-    match wrong.iter().find(|(is_so, _)| *is_so) {
-        Some((_, property)) => {
-            Err(Refusal::precondition_failed(format_args!("invalid property '{property}' for {what}")))
-        }
-        None => Ok(()),
-    }
 }
 
 /// An exchange's `alternate-exchange`.

@@ -10,7 +10,7 @@ use crate::error::Refusal;
 const EXCHANGE_ARGUMENTS: [&str; 2] = ["alternate-exchange", "x-delayed-type"];
 
 /// The queue arguments that are compared.
-const QUEUE_ARGUMENTS: [&str; 14] = [
+const QUEUE_ARGUMENTS: [&str; 15] = [
     "x-expires",
     "x-message-ttl",
     "x-dead-letter-exchange",
@@ -18,6 +18,7 @@ const QUEUE_ARGUMENTS: [&str; 14] = [
     "x-dead-letter-strategy",
     "x-max-length",
     "x-max-length-bytes",
+    "x-max-age",
     "x-max-priority",
     "x-overflow",
     "x-queue-mode",

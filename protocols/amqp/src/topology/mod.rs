@@ -7,6 +7,7 @@ mod arguments;
 pub(crate) mod bindings;
 pub(crate) mod equivalence;
 pub(crate) mod exchanges;
+pub(crate) mod kinds;
 pub(crate) mod names;
 pub(crate) mod queues;
 

@@ -6,6 +6,7 @@ use inver_broker::{Arguments, AuditKind, Completion, Declared, Queue, QueueError
 
 use super::access::Access;
 use super::equivalence::check_queue;
+use super::kinds::QueueKind;
 use super::{Client, arguments};
 use crate::error::Refusal;
 
@@ -45,7 +46,8 @@ impl Client {
             self.check_queue(name, Access::Read)?;
             self.check_exchange(&dead_letter.exchange, Access::Write)?;
         }
-        arguments::check_quorum(&arguments, durable, exclusive, auto_delete, &self.in_vhost("queue", name))?;
+        let kind = QueueKind::of(&arguments).unwrap_or(QueueKind::Classic);
+        kind.check_properties(durable, exclusive, auto_delete, &self.in_vhost("queue", name))?;
         spec.auto_delete = auto_delete;
         // An exclusive queue is deleted with its connection, so it need not survive a restart.
         spec.durable = durable && !exclusive;
@@ -53,13 +55,15 @@ impl Client {
             spec.owner = Some(self.owner);
             spec.hidden = true;
         }
-        spec.hidden |= hidden;
+        // A stream is the topic of its name.
+        spec.hidden |= hidden && !spec.is_stream();
         let declared = match self.namespace.declare_queue(name, spec.clone()) {
             Ok(declared) => declared,
             Err(QueueError::IsLogTopic(_)) => {
                 return Err(Refusal::precondition_failed(format_args!(
-                    "inequivalent arg 'x-queue-type' for {}: received 'classic' but current is a log topic",
-                    self.in_vhost("queue", name)
+                    "inequivalent arg 'x-queue-type' for {}: received '{}' but current is a log topic",
+                    self.in_vhost("queue", name),
+                    kind.as_str()
                 )));
             }
             Err(QueueError::NotAllowed(exchange)) => return Err(self.every_key_refused(&exchange)),
@@ -96,7 +100,14 @@ impl Client {
     /// Removes the ready messages of a queue; returns their number.
     pub(crate) fn purge_queue(&self, name: &str) -> Result<(u64, Completion), Refusal> {
         self.check_queue(name, Access::Read)?;
-        let purged = self.accessible_queue(name)?.subscription().purge().map_err(Refusal::internal)?;
+        let queue = self.accessible_queue(name)?;
+        if queue.spec().is_stream() {
+            return Err(Refusal::not_implemented(format_args!(
+                "queue.purge not supported by stream queues {}",
+                self.in_vhost("queue", name)
+            )));
+        }
+        let purged = queue.subscription().purge().map_err(Refusal::internal)?;
         self.namespace.audit(AuditKind::Deleted, "purge", "queue", name);
         Ok(purged)
     }

@@ -112,11 +112,11 @@ fn a_quorum_queue_is_a_durable_queue_with_a_delivery_limit() {
             format!("406, reply_text: \"PRECONDITION_FAILED - invalid property '{property}' for queue 'q'");
         refused(&server, |c| declare.by(c), &text);
     }
-    let stream = table(&[("x-queue-type", Value::Text(b"stream"))]);
+    let other = table(&[("x-queue-type", Value::Text(b"mine"))]);
     refused(
         &server,
-        |c| Declare { durable: true, arguments: Table::of(&stream), ..PLAIN }.by(c),
-        "invalid arg 'x-queue-type' for queue 'q' in vhost '/': stream queues are not supported",
+        |c| Declare { durable: true, arguments: Table::of(&other), ..PLAIN }.by(c),
+        "invalid arg 'x-queue-type' for queue 'q' in vhost '/': \\\"unsupported queue type 'mine'\\\"",
     );
     let mut client = server.client();
     assert!(quorum.by(&mut client).starts_with("QueueDeclareOk"));
