@@ -49,7 +49,7 @@ def test_addresses_of_the_page(broker, unique, slashed, dotted):
 
 def test_names_as_those_of_rabbitmqs_mqtt_plugin(own_broker, unique):
     """`mqtt.amqp_names = "rabbitmq"`: separators are replaced both ways, of topics, filters, wills and responses."""
-    broker = own_broker({"INVER_MQTT_AMQP_NAMES": "rabbitmq"})
+    broker = own_broker(environment={"INVER_MQTT_AMQP_NAMES": "rabbitmq"})
     with mqtt(broker) as client, amqp(broker) as channel:
         bound = bound_queue(channel, "#")
         client.subscribe("a.b/+")

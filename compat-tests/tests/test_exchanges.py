@@ -5,7 +5,7 @@ import uuid
 import pika
 import pytest
 
-from clients import amqp, amqp_refusal
+from clients import amqp, amqp_get, amqp_refusal
 from harness import wait_until
 
 MESSAGES = 1200
@@ -108,3 +108,30 @@ def test_refusals(broker):
         assert declare({"hash-header": "a", "hash-property": "message_id"}) == (
             406, start + "hash-header and hash-property are mutually exclusive")
         assert declare({"hash-property": "app_id"}) == (406, start + "Unsupported property: app_id")
+
+
+# ---- recent history
+
+
+def test_a_queue_that_is_bound_gets_the_last_messages(broker, unique):
+    with amqp(broker) as channel:
+        channel.exchange_declare(unique, "x-recent-history", durable=True, arguments={"x-recent-history-length": 2})
+        for number in range(5):
+            channel.basic_publish(unique, f"k{number}", b"%d" % number, pika.BasicProperties(headers={"i": number}))
+        channel.basic_publish(unique, "no", b"no", pika.BasicProperties(headers={"x-recent-history-no-store": True}))
+        for arguments in ({"durable": True}, {"exclusive": True}):
+            queue = channel.queue_declare(f"{unique}-{len(arguments)}{[*arguments][0]}", **arguments).method.queue
+            for key in ("x", "x", "y"):
+                channel.queue_bind(queue, unique, key)
+            got = [amqp_get(channel, queue) for _ in range(4)]
+            # Once for each binding; one that is there already gives nothing.
+            assert [(m.routing_key, m.exchange, p.headers, body) for m, p, body in got] == [
+                (f"k{n}", unique, {"i": n}, b"%d" % n) for n in (3, 4)] * 2
+            channel.basic_publish(unique, "z", b"after", pika.BasicProperties(headers={"x-recent-history-no-store": True}))
+            assert amqp_get(channel, queue)[2] == b"after"
+            assert channel.queue_declare(queue, passive=True).method.message_count == 0
+        for length, shown in [("a", '<<"a">>'), (0, "0"), (-1, "-1")]:
+            refused = amqp_refusal(channel.connection, lambda ch: ch.exchange_declare(
+                f"{unique}-bad", "x-recent-history", arguments={"x-recent-history-length": length}))
+            assert refused == (406, f"PRECONDITION_FAILED - Invalid argument {shown}, 'x-recent-history-length' must be "
+                                    "a positive integer")

@@ -24,7 +24,7 @@ use crate::otlp;
 const REQUESTS_MAX: usize = 16;
 
 /// Keys that a reload applies; of the others it says that they need a restart.
-const LIVE: [&str; 30] = [
+const LIVE: [&str; 31] = [
     "users",
     "jwt",
     "permissions",
@@ -53,6 +53,7 @@ const LIVE: [&str; 30] = [
     "limits.address_bytes_max",
     "limits.policies_max",
     "limits.delayed_messages_max",
+    "limits.exchange_history_bytes_max",
     "logging.filter",
     "mqtt.acl_file",
 ];

@@ -11,6 +11,7 @@ use parking_lot::RwLock;
 use crate::address::Address;
 use crate::bindings::{self, BindTarget, Binding, BindingTable, Removed};
 use crate::completion::Completion;
+use crate::history::History;
 use crate::message::{HeaderView, Headers, Property};
 use crate::policy::Applied;
 use crate::queue::Queue;
@@ -28,6 +29,8 @@ pub struct Exchange {
     /// Bindings in the table; changed under its lock, read without.
     bindings: AtomicUsize,
     policies: RwLock<Policed>,
+    /// Its last messages, if it keeps them.
+    history: Option<History>,
 }
 
 /// What policies make of an exchange.
@@ -93,6 +96,7 @@ impl Exchange {
             name: name.into(),
             table: RwLock::new(BindingTable::new(spec.kind)),
             policies: RwLock::new(Policed::new(Applied::default(), &spec)),
+            history: spec.history_max().map(History::new),
             spec,
             made: OnceLock::new(),
             bindings: AtomicUsize::new(0),
@@ -125,6 +129,11 @@ impl Exchange {
     /// The exchange that messages without a binding go to.
     pub(crate) fn alternate(&self) -> Option<Arc<str>> {
         self.policies.read().alternate.clone()
+    }
+
+    /// Its last messages, if it keeps them.
+    pub(crate) fn history(&self) -> Option<&History> {
+        self.history.as_ref()
     }
 
     /// Whether its routes depend on the routing key only.

@@ -26,6 +26,7 @@ mod context;
 mod deadletter;
 mod delayed;
 mod exchange;
+mod history;
 mod identity;
 mod limits;
 mod line_limit;
@@ -123,9 +124,9 @@ pub use session::{
 pub use source::Source;
 pub use spec::{
     AppliesTo, BrokerConfig, CaptureRule, DELAYED_TYPE, DELAYING, DeadLetter, Delivery, DeliveryId, Depth,
-    DropReason, ExchangeKind, ExchangeSpec, Expiry, HASH_HEADER, HASH_PROPERTY, HUB, HubMode, InboxBounds,
-    Mode, NamespaceLimits, NamespaceSpec, OnDamage, Overflow, OwnerId, PARTITIONS_MAX, PolicyKind,
-    PolicySpec, PublisherId, QueueLimits, QueueSpec, Start, StoredHeaders, SubscriptionOptions,
+    DropReason, ExchangeKind, ExchangeSpec, Expiry, HASH_HEADER, HASH_PROPERTY, HISTORY_LENGTH, HUB, HubMode,
+    InboxBounds, Mode, NamespaceLimits, NamespaceSpec, OnDamage, Overflow, OwnerId, PARTITIONS_MAX,
+    PolicyKind, PolicySpec, PublisherId, QueueLimits, QueueSpec, Start, StoredHeaders, SubscriptionOptions,
     TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicIds, TopicKind, TopicSpec, next_owner,
     stream_age_ms,
 };

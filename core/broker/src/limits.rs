@@ -35,6 +35,8 @@ pub struct Limits {
     pub transaction_parts_max: usize,
     /// Messages that wait until they are due.
     pub delayed_messages_max: usize,
+    /// Bytes of the last messages that an exchange keeps for queues to be bound.
+    pub exchange_history_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -57,6 +59,7 @@ impl Default for Limits {
             transactional_ids_max: 1_000_000,
             transaction_parts_max: 100_000,
             delayed_messages_max: 10_000_000,
+            exchange_history_bytes_max: 1 << 20,
         }
     }
 }

@@ -331,6 +331,7 @@ impl Publisher {
                 }
                 let stored = self.stored_lookup(message);
                 let publish = self.publish_of(message, &stored);
+                exchange.iter().for_each(|exchange| self.keep(exchange, message, &publish));
                 Arc::new(match exchange {
                     None => router::to_queues(&self.namespace, &keys),
                     Some(e) => router::from_exchange(&self.namespace, &e, &keys, &publish),
@@ -641,6 +642,7 @@ impl Publisher {
         let stored = self.stored_lookup(message);
         let publish = self.publish_of(message, &stored);
         let route = router::from_exchange(&self.namespace, &exchange, &[routing_key], &publish);
+        self.keep(&exchange, message, &publish);
         // A route that depends on headers is not cached: they are not part of its key.
         let is_cached = self.namespace.routes_by_key(&exchange);
         Ok(Routing::Now(if is_cached { self.cache(route) } else { Arc::new(route) }))
@@ -713,6 +715,13 @@ impl Publisher {
     /// The headers of a message as they are stored, for one whose protocol does not look them up itself.
     fn stored_lookup<'a>(&self, message: &Message<'a>) -> StoredLookup<'a> {
         StoredLookup::new(message.headers, self.namespace.stored_headers())
+    }
+
+    /// Keeps a message for queues that are bound to the exchange later, if it does so.
+    fn keep(&self, exchange: &Exchange, message: &Message<'_>, publish: &Publish<'_>) {
+        if let (Some(history), Some(headers)) = (exchange.history(), publish.lookup) {
+            history.keep(message, headers, self.namespace.limits().exchange_history_bytes_max);
+        }
     }
 
     fn publish_of<'a>(&'a self, message: &'a Message<'_>, stored: &'a StoredLookup<'_>) -> Publish<'a> {

@@ -350,6 +350,8 @@ section! {
         pub(crate) transaction_parts_max: usize = model().limits.transaction_parts_max => count(1..=MANY),
         /// Messages of a namespace that wait until they are due; beyond it they are refused. Each takes about 24 bytes of memory.
         pub(crate) delayed_messages_max: usize = model().limits.delayed_messages_max => count(1..=20_000_000),
+        /// Bytes of the last messages that an exchange of the type `x-recent-history` keeps in memory.
+        pub(crate) exchange_history_bytes_max: usize = model().limits.exchange_history_bytes_max => bytes(KIB..=GIB),
         /// Users stored in the broker; those of the configuration do not count.
         pub(crate) users_max: usize = model().access_limits.users_max => count(1..=MANY),
         /// Permission rules stored in the broker; those of the configuration do not count.
@@ -453,6 +455,7 @@ impl Limits {
             transactional_ids_max: self.transactional_ids_max,
             transaction_parts_max: self.transaction_parts_max,
             delayed_messages_max: self.delayed_messages_max,
+            exchange_history_bytes_max: self.exchange_history_bytes_max,
         }
     }
 }

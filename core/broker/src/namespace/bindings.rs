@@ -6,6 +6,7 @@ use std::collections::hash_map::Entry as MapEntry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use inver_storage::batch::records;
 use inver_storage::{Entry, Lsn, SubmitError};
 
 use super::leaving::Leaving;
@@ -17,12 +18,16 @@ use crate::audit::AuditKind;
 use crate::bindings::{BindTarget, Binding, Readers};
 use crate::completion::Completion;
 use crate::exchange::{Exchange, RouteTarget};
+use crate::history::History;
 use crate::limits::{self, LimitReached};
+use crate::message::Message;
 use crate::queue::Queue;
+use crate::receivers::ReceiverSet;
 use crate::rows::{self, BindingOwner, BindingRow};
 use crate::seeded_bugs::{Bug, is_seeded};
 use crate::spec::ExchangeSpec;
 use crate::value::{Arguments, Value};
+use crate::write_batch::WriteBatch;
 
 /// Clients that a binding belongs to; when one more declares it, the earliest no longer counts.
 const BINDING_CLIENTS_MAX: usize = 16;
@@ -230,7 +235,28 @@ impl Namespace {
         // The topology lock is held: it is still new.
         let _new = self.enter_binding(&exchange, binding);
         self.audit_binding(client, "bind", &exchange, &target, key);
-        Ok(made.into())
+        match (exchange.history(), &target) {
+            (Some(history), RouteTarget::Queue(queue)) => {
+                Ok(Completion::from(made).and(self.give_history(history, queue)?))
+            }
+            _ => Ok(made.into()),
+        }
+    }
+
+    /// Gives a queue the last messages of an exchange.
+    fn give_history(&self, history: &History, queue: &Arc<Queue>) -> Result<Completion, BindError> {
+        let mut set = ReceiverSet::default();
+        set.add_queue(queue);
+        let (set, mut batch) = (Arc::new(set), WriteBatch::default());
+        for record in history.messages().iter().filter_map(|one| records(one).ok()).flatten().flatten() {
+            queue.subscription().add_bytes(record.value.as_ref().map_or(0, bytes::Bytes::len));
+            batch.add(&set, None, &Message::of_record(&record, true));
+        }
+        let given = batch.flush(self.log(), Entry::new())?;
+        if queue.has_limits() {
+            queue.check_new(self.clock().steady_ms(), true);
+        }
+        Ok(given)
     }
 
     /// Writes the row of a binding.

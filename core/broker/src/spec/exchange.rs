@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::value::Arguments;
+use crate::value::{Arguments, Value};
 
 /// The exchange that joins the protocols' address spaces; every namespace has one.
 pub const HUB: &str = "amq.topic";
@@ -27,10 +27,12 @@ pub enum ExchangeKind {
     Random,
     /// The same: all queues are on this node.
     LocalRandom,
+    /// To every binding; a queue that is bound gets the last messages.
+    RecentHistory,
 }
 
 /// All kinds, in the order of their stored numbers.
-const KINDS: [ExchangeKind; 8] = [
+const KINDS: [ExchangeKind; 9] = [
     ExchangeKind::Direct,
     ExchangeKind::Fanout,
     ExchangeKind::Topic,
@@ -39,6 +41,7 @@ const KINDS: [ExchangeKind; 8] = [
     ExchangeKind::ModulusHash,
     ExchangeKind::Random,
     ExchangeKind::LocalRandom,
+    ExchangeKind::RecentHistory,
 ];
 
 impl ExchangeKind {
@@ -54,6 +57,7 @@ impl ExchangeKind {
             ExchangeKind::ModulusHash => "x-modulus-hash",
             ExchangeKind::Random => "x-random",
             ExchangeKind::LocalRandom => "x-local-random",
+            ExchangeKind::RecentHistory => "x-recent-history",
         }
     }
 }
@@ -71,6 +75,9 @@ pub const HASH_HEADER: &str = "hash-header";
 
 /// The same for a property: `message_id`, `correlation_id` or `timestamp`.
 pub const HASH_PROPERTY: &str = "hash-property";
+
+/// The argument of an exchange that keeps its last messages: how many.
+pub const HISTORY_LENGTH: &str = "x-recent-history-length";
 
 /// The type of exchanges that delay messages, whose routing is that of another type.
 pub const DELAYING: &str = "x-delayed-message";
@@ -100,6 +107,17 @@ impl ExchangeSpec {
         self.arguments.contains_key(DELAYED_TYPE)
     }
 
+    /// How many of its last messages a queue gets that is bound to it.
+    #[must_use]
+    pub fn history_max(&self) -> Option<usize> {
+        const DEFAULT: usize = 20;
+        if self.kind != ExchangeKind::RecentHistory {
+            return None;
+        }
+        let asked = self.arguments.get(HISTORY_LENGTH).and_then(Value::as_int);
+        Some(asked.map_or(DEFAULT, |length| usize::try_from(length).unwrap_or(DEFAULT)))
+    }
+
     /// Whether its routes depend on the routing key only.
     #[must_use]
     pub fn routes_by_key(&self) -> bool {
@@ -109,7 +127,11 @@ impl ExchangeSpec {
                 | ExchangeKind::Fanout
                 | ExchangeKind::Topic
                 | ExchangeKind::ModulusHash => true,
-                ExchangeKind::Headers | ExchangeKind::Random | ExchangeKind::LocalRandom => false,
+                // The last one sees each message.
+                ExchangeKind::Headers
+                | ExchangeKind::Random
+                | ExchangeKind::LocalRandom
+                | ExchangeKind::RecentHistory => false,
                 ExchangeKind::ConsistentHash => {
                     ![HASH_HEADER, HASH_PROPERTY].iter().any(|name| self.arguments.contains_key(*name))
                 }

@@ -16,7 +16,9 @@ mod topic;
 
 pub use config::{BrokerConfig, CaptureRule, InboxBounds, OnDamage, StoredHeaders};
 pub use delivery::{Delivery, DeliveryId, Depth, DropReason, Mode, Start};
-pub use exchange::{DELAYED_TYPE, DELAYING, ExchangeKind, ExchangeSpec, HASH_HEADER, HASH_PROPERTY, HUB};
+pub use exchange::{
+    DELAYED_TYPE, DELAYING, ExchangeKind, ExchangeSpec, HASH_HEADER, HASH_PROPERTY, HISTORY_LENGTH, HUB,
+};
 pub use hub::HubMode;
 pub(crate) use hub::{SETTING as HUB_SETTING, check as check_hub};
 pub use namespace::{NamespaceLimits, NamespaceSpec};

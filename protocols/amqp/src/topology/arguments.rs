@@ -1,7 +1,8 @@
 //! Arguments of declarations and bindings: their names, types and bounds. The error texts are RabbitMQ's.
 
 use inver_broker::{
-    Arguments, DeadLetter, HASH_HEADER, HASH_PROPERTY, Overflow, QueueLimits, QueueSpec, Value, stream_age_ms,
+    Arguments, DeadLetter, HASH_HEADER, HASH_PROPERTY, HISTORY_LENGTH, Overflow, QueueLimits, QueueSpec,
+    Value, stream_age_ms,
 };
 
 use super::Client;
@@ -216,6 +217,19 @@ pub(super) fn check_hashed(arguments: &Arguments) -> Result<(), Refusal> {
     match property.map(|value| value.as_str().unwrap_or_default()) {
         None | Some("message_id" | "correlation_id" | "timestamp") => Ok(()),
         Some(other) => Err(Refusal::precondition_failed(format_args!("Unsupported property: {other}"))),
+    }
+}
+
+/// Checks how many messages an exchange keeps.
+pub(super) fn check_history(arguments: &Arguments) -> Result<(), Refusal> {
+    match arguments.get(HISTORY_LENGTH) {
+        Some(length) if length.as_int().is_none_or(|length| length <= 0) => {
+            let shown = length.as_str().map_or_else(|| shown(length), |text| format!("<<\"{text}\">>"));
+            Err(Refusal::precondition_failed(format_args!(
+                "Invalid argument {shown}, '{HISTORY_LENGTH}' must be a positive integer"
+            )))
+        }
+        _ => Ok(()),
     }
 }
 

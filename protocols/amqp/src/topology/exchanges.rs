@@ -47,6 +47,9 @@ impl Client {
         if spec.kind == ExchangeKind::ConsistentHash {
             arguments::check_hashed(&spec.arguments)?;
         }
+        if spec.kind == ExchangeKind::RecentHistory {
+            arguments::check_history(&spec.arguments)?;
+        }
         if let Some(alternate) = arguments::alternate(&spec.arguments, &what)? {
             self.check_exchange(name, Access::Read)?;
             self.check_exchange(alternate, Access::Write)?;

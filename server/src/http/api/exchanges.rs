@@ -60,6 +60,9 @@ pub(in crate::http) enum Kind {
     /// The same.
     #[serde(rename = "x-local-random")]
     LocalRandom,
+    /// To every binding; a queue that is bound gets the last messages.
+    #[serde(rename = "x-recent-history")]
+    RecentHistory,
 }
 
 impl From<ExchangeKind> for Kind {
@@ -73,6 +76,7 @@ impl From<ExchangeKind> for Kind {
             ExchangeKind::ModulusHash => Kind::ModulusHash,
             ExchangeKind::Random => Kind::Random,
             ExchangeKind::LocalRandom => Kind::LocalRandom,
+            ExchangeKind::RecentHistory => Kind::RecentHistory,
         }
     }
 }
@@ -88,6 +92,7 @@ impl From<Kind> for ExchangeKind {
             Kind::ModulusHash => ExchangeKind::ModulusHash,
             Kind::Random => ExchangeKind::Random,
             Kind::LocalRandom => ExchangeKind::LocalRandom,
+            Kind::RecentHistory => ExchangeKind::RecentHistory,
         }
     }
 }
