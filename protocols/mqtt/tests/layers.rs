@@ -15,7 +15,7 @@ const RULES: &[Rule] = &[
     ("config", &["codec"]),
     ("token", &[]),
     ("buffers", &[]),
-    ("map", &["codec"]),
+    ("map", &["codec", "config"]),
     ("error", &["codec", "map"]),
     ("enhanced_auth", &["codec"]),
     ("sys", &["token"]),
@@ -23,7 +23,7 @@ const RULES: &[Rule] = &[
     ("session", &["buffers", "codec", "config", "enhanced_auth", "error", "map", "server", "sys", "token"]),
     ("connection", &["codec", "enhanced_auth", "error", "map", "server", "session"]),
     ("bridge", &["codec", "config"]),
-    ("fuzz", &["codec", "map"]),
+    ("fuzz", &["codec", "config", "map"]),
 ];
 
 fn graph() -> Graph {
