@@ -9,7 +9,7 @@ import pika
 import pytest
 from confluent_kafka.admin import ConfigResource, ResourceType
 
-from clients import amqp, amqp_refusal, kafka_admin, kafka_read, kafka_send
+from clients import amqp, amqp_refusal, http_api, kafka_admin, kafka_read, kafka_send
 from harness import wait_until
 
 WAIT_SECONDS = 60
@@ -162,6 +162,7 @@ def test_what_streams_refuse(broker):
                  f"PRECONDITION_FAILED - inequivalent arg 'x-max-age' for {what}: received the value '7D' of type "
                  "'longstr' but current is none")]:
             assert amqp_refusal(connection, act) == (406, refusal)
+    assert http_api(broker, "POST", f"/queues/{name}/purge")[0] == 409
     for act, refusal in [(lambda ch: ch.basic_get(name), "basic.get not supported by stream queues"),
                          (lambda ch: ch.queue_purge(name), "queue.purge not supported by stream queues"),
                          (lambda ch: consume(ch, 5, auto_ack=True), "automatic acknowledgement not supported by stream")]:

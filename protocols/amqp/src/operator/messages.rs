@@ -262,6 +262,7 @@ impl Operator {
         let client = &self.0;
         client.check_queue(queue, Access::Read)?;
         let found = client.accessible_queue(queue)?;
+        client.check_not_stream(&found, "basic.get")?;
         let log = client.namespace.log();
         log.wait_committed(log.submitted()).await.map_err(Refusal::internal)?;
         let mailbox = Mailbox::new();

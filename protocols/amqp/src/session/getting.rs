@@ -113,12 +113,7 @@ impl Channel {
     /// The slot of the getter for a queue; attaches one if there is none.
     fn getter(&mut self, name: &str, shared: &Shared) -> Result<u32, Refusal> {
         let queue = shared.accessible_queue(name)?;
-        if queue.spec().is_stream() {
-            return Err(Refusal::not_implemented(format_args!(
-                "basic.get not supported by stream queues {}",
-                shared.in_vhost("queue", name)
-            )));
-        }
+        shared.check_not_stream(&queue, "basic.get")?;
         if let Some(slot) = self.getters.get(name).copied() {
             if self.consumer(slot).is_some_and(|e| Arc::ptr_eq(e.core().subscription(), queue.subscription()))
             {

@@ -97,16 +97,20 @@ impl Client {
         Ok(declared)
     }
 
+    /// Refuses a method that takes messages out of a queue, where that is a stream.
+    pub(crate) fn check_not_stream(&self, queue: &Queue, method: &str) -> Result<(), Refusal> {
+        if !queue.spec().is_stream() {
+            return Ok(());
+        }
+        let what = self.in_vhost("queue", queue.name());
+        Err(Refusal::not_implemented(format_args!("{method} not supported by stream queues {what}")))
+    }
+
     /// Removes the ready messages of a queue; returns their number.
     pub(crate) fn purge_queue(&self, name: &str) -> Result<(u64, Completion), Refusal> {
         self.check_queue(name, Access::Read)?;
         let queue = self.accessible_queue(name)?;
-        if queue.spec().is_stream() {
-            return Err(Refusal::not_implemented(format_args!(
-                "queue.purge not supported by stream queues {}",
-                self.in_vhost("queue", name)
-            )));
-        }
+        self.check_not_stream(&queue, "queue.purge")?;
         let purged = queue.subscription().purge().map_err(Refusal::internal)?;
         self.namespace.audit(AuditKind::Deleted, "purge", "queue", name);
         Ok(purged)

@@ -452,6 +452,11 @@ pub(in crate::http) async fn purge(
     let messages = durable(&app, move |_| {
         scope.check(ResourceKind::Topic, &name, Operation::Read)?;
         let queue = find_usable(scope.namespace(), &name)?;
+        if queue.spec().is_stream() {
+            return Err(Problem::conflict(format!(
+                "queue `{name}` is a stream, which nothing is taken out of"
+            )));
+        }
         let purged = queue.subscription().purge()?;
         scope.namespace().audit(AuditKind::Deleted, "purge", "queue", &name);
         Ok(purged)
