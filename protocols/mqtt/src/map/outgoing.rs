@@ -39,7 +39,11 @@ pub(crate) struct Outgoing<'a> {
 impl<'a> Outgoing<'a> {
     /// Reads a record. `address` is the dotted address it was published to, for records that do not store theirs. `None`:
     /// neither is known, or the topic name would be longer than 65,535 bytes.
-    pub(crate) fn read(record: &'a Record, address: Option<&'a [u8]>, names: AmqpNames) -> Option<Outgoing<'a>> {
+    pub(crate) fn read(
+        record: &'a Record,
+        address: Option<&'a [u8]>,
+        names: AmqpNames,
+    ) -> Option<Outgoing<'a>> {
         let headers = HeaderView::of(record);
         let is_produced = is_producers(&headers);
         let mut outgoing = Outgoing {
@@ -133,11 +137,7 @@ impl<'a> Outgoing<'a> {
         let is_own = self.headers.origin() == Some(ORIGIN.as_bytes());
         if let Some(reply_to) = self.reply_to.filter(|reply_to| !reply_to.is_empty()) {
             let is_slashed = is_own || self.produced.is_some();
-            let slashed = if is_slashed {
-                Cow::Borrowed(reply_to)
-            } else {
-                self.names.topic_of(reply_to)
-            };
+            let slashed = if is_slashed { Cow::Borrowed(reply_to) } else { self.names.topic_of(reply_to) };
             push(Property::ResponseTopic(&topic(slashed)));
         }
         if let Some(bytes) = self.correlation_id {

@@ -93,7 +93,10 @@ proptest! {
 
 #[test]
 fn a_subscription_identifier_from_a_client_is_refused() {
-    assert!(Incoming::read(built(&[Property::SubscriptionIdentifier(1)]).as_ref(), AmqpNames::Reversible).is_err());
+    assert!(
+        Incoming::read(built(&[Property::SubscriptionIdentifier(1)]).as_ref(), AmqpNames::Reversible)
+            .is_err()
+    );
     assert!(Incoming::read(Properties::EMPTY, AmqpNames::Reversible).is_ok());
 }
 

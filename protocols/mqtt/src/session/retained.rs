@@ -45,7 +45,9 @@ impl Session {
         record: &Record,
         out: &mut Vec<u8>,
     ) -> Result<bool, Stop> {
-        let Some(outgoing) = Outgoing::read(record, None, self.server.config.amqp_names) else { return Ok(false) };
+        let Some(outgoing) = Outgoing::read(record, None, self.server.config.amqp_names) else {
+            return Ok(false);
+        };
         if self.qos_of(&outgoing, scan.granted) == Qos::AtMostOnce {
             self.write_qos_0(true, record, &outgoing, scan.subscription_id.as_slice(), out);
             return Ok(false);

@@ -24,7 +24,8 @@ struct Delivered {
 impl Session {
     /// Writes a QoS 0 message, unless it has expired or has no address.
     pub(super) fn send_live(&mut self, record: &Record, topic: Option<&str>, out: &mut Vec<u8>) {
-        let Some(outgoing) = Outgoing::read(record, topic.map(str::as_bytes), self.server.config.amqp_names) else {
+        let Some(outgoing) = Outgoing::read(record, topic.map(str::as_bytes), self.server.config.amqp_names)
+        else {
             return self.log_no_address();
         };
         if outgoing.is_expired(self.now_ms) {
