@@ -191,7 +191,7 @@ impl Bans {
             BanTarget::ClientId(text) | BanTarget::User(text) => (1..=TEXT_BYTES_MAX).contains(&text.len()),
             BanTarget::Network(_) => true,
         };
-        if !is_text || ban.reason.len() > TEXT_BYTES_MAX {
+        if !is_text || ban.reason.len().max(ban.by.len()) > TEXT_BYTES_MAX {
             return Err(BansError::BadText);
         }
         let mut bans = self.0.bans.write();

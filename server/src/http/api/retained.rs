@@ -117,7 +117,7 @@ pub(in crate::http) async fn list(
     .await
 }
 
-fn may_receive(scope: &Scope, address: &[u8]) -> bool {
+pub(in crate::http) fn may_receive(scope: &Scope, address: &[u8]) -> bool {
     scope.permissions().may(ResourceKind::Address, &String::from_utf8_lossy(address), Operation::Receive)
 }
 
@@ -182,43 +182,47 @@ pub(in crate::http) async fn clear_matching(
         return Err(Problem::bad_request(format!("a filter has 1 to {ADDRESS_BYTES_MAX} bytes")));
     }
     durable(&app, move |app| {
-        let namespace = scope.namespace();
         let filter = Filter::slashed(which.filter.as_bytes());
-        let may_clear = |address: &[u8]| {
-            scope.permissions().may(
-                ResourceKind::Address,
-                &String::from_utf8_lossy(address),
-                Operation::Write,
-            )
-        };
-        let mut publisher = clearing(namespace);
         let after = which.after.as_deref().map(str::as_bytes);
-        let (found, next) = namespace.retained().list(&filter, after, VISITED_MAX, VISITED_MAX);
-        let (mut messages, mut completion) = (0, Completion::Now);
-        for part in found.chunks(CLEARED_IN_STEP) {
-            for (address, _) in part.iter().filter(|(address, _)| may_clear(address)) {
-                clear_one(app, &mut publisher, address)?;
-                messages += 1;
-            }
-            completion = completion.and(publisher.flush()?);
-        }
+        let (messages, next, completion) = clear_part(app, &scope, &filter, after)?;
         let next = next.map(|address| String::from_utf8_lossy(&address).into_owned());
         Ok((Json(ClearedMessages { messages, next }), completion))
     })
     .await
 }
 
+/// Clears those that the filter matches and the client may write, among the next [`VISITED_MAX`] addresses. How many, and
+/// the address to go on behind.
+pub(in crate::http) fn clear_part(
+    app: &App,
+    scope: &Scope,
+    filter: &Filter,
+    after: Option<&[u8]>,
+) -> Result<(u64, Option<Vec<u8>>, Completion), Problem> {
+    let may_clear = |address: &[u8]| {
+        scope.permissions().may(ResourceKind::Address, &String::from_utf8_lossy(address), Operation::Write)
+    };
+    let namespace = scope.namespace();
+    let mut publisher = clearing(namespace);
+    let (found, next) = namespace.retained().list(filter, after, VISITED_MAX, VISITED_MAX);
+    let (mut messages, mut completion) = (0, Completion::Now);
+    for part in found.chunks(CLEARED_IN_STEP) {
+        for (address, _) in part.iter().filter(|(address, _)| may_clear(address)) {
+            clear_one(app, &mut publisher, address)?;
+            messages += 1;
+        }
+        completion = completion.and(publisher.flush()?);
+    }
+    Ok((messages, next, completion))
+}
+
 /// A publisher that clears retained messages.
-pub(in crate::http) fn clearing(namespace: &Namespace) -> Publisher {
+fn clearing(namespace: &Namespace) -> Publisher {
     Publisher::new(namespace.clone(), PublisherId { origin: "http", session: None })
 }
 
 /// Clears the retained message of an address, once the publisher is flushed.
-pub(in crate::http) fn clear_one(
-    app: &App,
-    publisher: &mut Publisher,
-    address: &[u8],
-) -> Result<(), Problem> {
+fn clear_one(app: &App, publisher: &mut Publisher, address: &[u8]) -> Result<(), Problem> {
     let message = Message {
         timestamp_ms: app.broker.clock().now_ms(),
         key: None,

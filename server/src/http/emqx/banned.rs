@@ -1,6 +1,7 @@
 //! Bans by client id, user name and address.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use inver_broker::{AuditKind, Ban, BanTarget, Completion};
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use super::page::PageQuery;
 use super::time;
 use crate::http::App;
-use crate::http::api::{blocking, committed};
+use crate::http::api::{blocking, deleted, durable};
 use crate::http::auth::Caller;
 use crate::http::problem::Problem;
 use crate::http::request::{Body, Query};
@@ -35,7 +36,7 @@ pub(super) struct New {
 
 /// Which part of the list.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Which {
     page: Option<u64>,
     limit: Option<u64>,
@@ -96,7 +97,7 @@ pub(super) async fn add(
     Body(new): Body<New>,
 ) -> Result<Json<Value>, Problem> {
     caller.check_administers()?;
-    let (ban, completion) = blocking(&app, move |app| {
+    durable(&app, move |app| {
         let target = target(&new.kind, &new.who)?;
         let until = match &new.until {
             Value::Null => None,
@@ -110,38 +111,39 @@ pub(super) async fn add(
         })?;
         let by = new.by.or_else(|| caller.name().map(str::to_owned)).unwrap_or_default();
         let now_ms = app.broker.clock().now_ms();
+        if until_ms.is_some_and(|at| at <= now_ms) {
+            return Err(Problem::bad_request("until is over"));
+        }
         let ban = Ban { reason: new.reason, by, since_ms: now_ms, until_ms };
         let (_ended, completion) = app.broker.ban(&target, &ban)?;
         caller.did(AuditKind::Access, "create", "ban", &target.to_string());
-        Ok((shown(&target, &ban), completion))
+        Ok((Json(shown(&target, &ban)), completion))
     })
-    .await?;
-    committed(&app, completion).await?;
-    Ok(Json(ban))
+    .await
 }
 
 /// Removes a ban.
 pub(super) async fn remove(
     State(app): State<App>,
     caller: Caller,
-    Path((kind, who)): Path<(String, String)>,
+    path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<StatusCode, Problem> {
     caller.check_administers()?;
-    let completion = blocking(&app, move |app| {
+    let Path((kind, who)) = path.map_err(|error| Problem::bad_request(error.body_text()))?;
+    deleted(&app, move |app| {
         let target = target(&kind, &who)?;
         let removed = app.broker.bans().remove(&target)?;
+        let completion = removed.ok_or_else(|| Problem::not_found(format!("there is no ban of {target}")))?;
         caller.did(AuditKind::Access, "delete", "ban", &target.to_string());
-        removed.ok_or_else(|| Problem::not_found(format!("there is no ban of {target}")))
+        Ok(completion)
     })
-    .await?;
-    committed(&app, completion).await?;
-    Ok(StatusCode::NO_CONTENT)
+    .await
 }
 
 /// Removes all bans.
 pub(super) async fn clear_all(State(app): State<App>, caller: Caller) -> Result<StatusCode, Problem> {
     caller.check_administers()?;
-    let completion = blocking(&app, move |app| {
+    deleted(&app, move |app| {
         let mut completion = Completion::Now;
         for (target, _) in app.broker.bans().list(app.broker.clock().now_ms()) {
             if let Some(removed) = app.broker.bans().remove(&target)? {
@@ -151,7 +153,5 @@ pub(super) async fn clear_all(State(app): State<App>, caller: Caller) -> Result<
         }
         Ok(completion)
     })
-    .await?;
-    committed(&app, completion).await?;
-    Ok(StatusCode::NO_CONTENT)
+    .await
 }

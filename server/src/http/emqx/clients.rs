@@ -1,10 +1,12 @@
 //! Clients: sessions, connected or not.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use inver_access::{Operation, ResourceKind};
-use inver_broker::{Expiry, Order, SessionInfo, Sessions};
+use inver_broker::{Expiry, LiveConnection, Order, SessionInfo, Sessions};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -22,9 +24,12 @@ const CHUNK: usize = 500;
 /// Sessions that are looked through for one answer.
 pub(super) const VISITED_MAX: usize = 100_000;
 
-/// Which clients; other parameters of EMQX are ignored.
+/// What is said of a client that is not known.
+pub(super) const UNKNOWN: &str = "Client ID not found";
+
+/// Which clients.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Which {
     page: Option<u64>,
     limit: Option<u64>,
@@ -35,8 +40,15 @@ pub(super) struct Which {
     /// A part of the user name.
     like_username: Option<String>,
     ip_address: Option<String>,
-    /// `connected` or `disconnected`.
-    conn_state: Option<String>,
+    conn_state: Option<ConnState>,
+}
+
+/// Whether a client is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ConnState {
+    Connected,
+    Disconnected,
 }
 
 impl Which {
@@ -46,24 +58,17 @@ impl Which {
         self.conn_state.is_none() && texts.iter().all(|text| text.is_none())
     }
 
-    fn lists(&self, shown: &Value) -> bool {
-        let text = |field: &str| shown.get(field).and_then(Value::as_str).unwrap_or_default();
-        let is =
-            |wanted: &Option<String>, field| wanted.as_deref().is_none_or(|wanted| text(field) == wanted);
-        let has =
-            |part: &Option<String>, field| part.as_deref().is_none_or(|part| text(field).contains(part));
-        let connected = shown.get("connected").and_then(Value::as_bool).unwrap_or_default();
-        let wanted = match self.conn_state.as_deref() {
-            Some("connected") => connected,
-            Some("disconnected") => !connected,
-            _ => true,
-        };
-        wanted
-            && is(&self.clientid, "clientid")
-            && has(&self.like_clientid, "clientid")
-            && is(&self.username, "username")
-            && has(&self.like_username, "username")
-            && is(&self.ip_address, "ip_address")
+    fn lists(&self, info: &SessionInfo, connection: Option<&LiveConnection>) -> bool {
+        let is = |wanted: &Option<String>, text: &str| wanted.as_deref().is_none_or(|wanted| text == wanted);
+        let has = |part: &Option<String>, text: &str| part.as_deref().is_none_or(|part| text.contains(part));
+        let user = connection.and_then(LiveConnection::user).unwrap_or_default();
+        let is_from = |address: &String| connection.is_some_and(|it| it.peer().ip().to_string() == *address);
+        self.conn_state.is_none_or(|state| info.connected == (state == ConnState::Connected))
+            && is(&self.clientid, &info.client_id)
+            && has(&self.like_clientid, &info.client_id)
+            && is(&self.username, user)
+            && has(&self.like_username, user)
+            && self.ip_address.as_ref().is_none_or(is_from)
     }
 }
 
@@ -85,9 +90,12 @@ pub(super) fn visit(sessions: &Sessions, mut each: impl FnMut(&SessionInfo) -> b
     }
 }
 
+fn connection_of(app: &App, info: &SessionInfo) -> Option<Arc<LiveConnection>> {
+    info.connection.and_then(|id| app.broker.connections().get(id))
+}
+
 /// A client as EMQX shows it.
-fn shown(app: &App, info: &SessionInfo) -> Value {
-    let connection = info.connection.and_then(|id| app.broker.connections().get(id));
+fn shown(info: &SessionInfo, connection: Option<&LiveConnection>, node: &str) -> Value {
     let expiry_interval = match info.expiry {
         Expiry::AtDetach => 0,
         Expiry::After(seconds) => seconds,
@@ -95,7 +103,7 @@ fn shown(app: &App, info: &SessionInfo) -> Value {
     };
     let mut client = json!({
         "clientid": &*info.client_id,
-        "node": node_name(),
+        "node": node,
         "connected": info.connected,
         "is_persistent": info.durable,
         "is_bridge": false,
@@ -131,30 +139,39 @@ pub(super) async fn list(
     let query = PageQuery::of(which.page, which.limit);
     let (skip, limit) = query.bounds()?;
     blocking(&app, move |app| {
-        let sessions = scope.sessions();
+        let (sessions, node) = (scope.sessions(), node_name());
+        let show = |info: &SessionInfo| shown(info, connection_of(app, info).as_deref(), &node);
         if which.is_everything() {
             let found = sessions.following(Order::Ascending, None, skip, limit);
-            let data = found.iter().map(|info| shown(app, info)).collect();
+            let data = found.iter().map(show).collect();
             return Ok(Json(query.answer(data, sessions.len() as u64)));
         }
         let (mut data, mut count) = (Vec::new(), 0);
-        visit(sessions, |info| {
-            let client = shown(app, info);
-            if which.lists(&client) {
+        let mut add = |info: &SessionInfo| {
+            let connection = connection_of(app, info);
+            if which.lists(info, connection.as_deref()) {
                 if count >= skip && data.len() < limit {
-                    data.push(client);
+                    data.push(shown(info, connection.as_deref(), &node));
                 }
                 count += 1;
             }
             true
-        });
+        };
+        match &which.clientid {
+            Some(client_id) => {
+                if let Some(info) = sessions.info(client_id) {
+                    add(&info);
+                }
+            }
+            None => visit(sessions, add),
+        }
         Ok(Json(query.answer(data, count as u64)))
     })
     .await
 }
 
 pub(super) fn unknown() -> Problem {
-    Problem::not_found("Client ID not found")
+    Problem::not_found(UNKNOWN)
 }
 
 /// Shows a client.
@@ -167,7 +184,7 @@ pub(super) async fn get(
     caller.check_sees_all()?;
     blocking(&app, move |app| {
         let info = scope.sessions().info(&name).ok_or_else(unknown)?;
-        Ok(Json(shown(app, &info)))
+        Ok(Json(shown(&info, connection_of(app, &info).as_deref(), &node_name())))
     })
     .await
 }
@@ -180,8 +197,13 @@ pub(super) async fn kick(
     scope: Scope,
 ) -> Result<StatusCode, Problem> {
     let info = scope.sessions().info(&name).ok_or_else(unknown)?;
-    if let Some(connection) = info.connection.and_then(|id| app.broker.connections().get(id)) {
+    if let Some(connection) = connection_of(&app, &info) {
         close_connection(&caller, &connection, None)?;
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    if info.connected {
+        // Its connection is ending.
+        caller.check_administers()?;
         return Ok(StatusCode::NO_CONTENT);
     }
     scope.check(ResourceKind::Session, &name, Operation::Delete)?;

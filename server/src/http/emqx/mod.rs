@@ -20,7 +20,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::problem::Problem;
-use super::{App, auth};
+use super::{App, api, auth};
 
 pub(super) use super::rabbitmq::node_name;
 
@@ -37,7 +37,7 @@ pub(super) fn routes(app: App) -> Router<App> {
         .route("/publish", post(publish::publish))
         .route("/publish/bulk", post(publish::publish_bulk))
         .route("/mqtt/retainer/messages", get(retainer::list).delete(retainer::clear_all))
-        .route("/mqtt/retainer/message/{topic}", get(retainer::get).delete(retainer::clear))
+        .route("/mqtt/retainer/message/{topic}", get(retainer::get).delete(api::retained::clear))
         .route("/banned", get(banned::list).post(banned::add).delete(banned::clear_all))
         .route("/banned/{as}/{who}", delete(banned::remove))
         .fallback(async || Problem::not_found("there is no such resource"))
@@ -48,26 +48,28 @@ pub(super) fn routes(app: App) -> Router<App> {
 
 /// Gives errors EMQX's form: `{"code": …, "message": …}`.
 async fn with_codes(request: axum::extract::Request, next: Next) -> Response {
-    let is_client = request.uri().path().contains("/clients/");
     let response = next.run(request).await;
-    let status = response.status();
     let is_problem =
         response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == Problem::MEDIA_TYPE);
     if !is_problem {
         return response;
     }
-    let body = to_bytes(response.into_body(), PROBLEM_BYTES_MAX).await.unwrap_or_default();
+    let (mut parts, body) = response.into_parts();
+    let body = to_bytes(body, PROBLEM_BYTES_MAX).await.unwrap_or_default();
     let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
     let message = problem.get("detail").and_then(Value::as_str).unwrap_or_default();
-    let code = match status {
+    let code = match parts.status {
         StatusCode::UNAUTHORIZED => "BAD_API_KEY_OR_SECRET",
         StatusCode::FORBIDDEN => "UNAUTHORIZED_ROLE",
-        StatusCode::NOT_FOUND if is_client => "CLIENTID_NOT_FOUND",
+        StatusCode::NOT_FOUND if message == clients::UNKNOWN => "CLIENTID_NOT_FOUND",
         StatusCode::NOT_FOUND => "NOT_FOUND",
-        StatusCode::CONFLICT => "ALREADY_EXISTS",
+        StatusCode::CONFLICT => "CONFLICT",
         StatusCode::SERVICE_UNAVAILABLE => "SERVICE_UNAVAILABLE",
         status if status.is_server_error() => "INTERNAL_ERROR",
         _ => "BAD_REQUEST",
     };
-    (status, Json(json!({ "code": code, "message": message }))).into_response()
+    // What else the answer has, such as how to log in, stays.
+    parts.headers.remove(header::CONTENT_TYPE);
+    parts.headers.remove(header::CONTENT_LENGTH);
+    (parts, Json(json!({ "code": code, "message": message }))).into_response()
 }

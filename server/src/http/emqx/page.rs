@@ -1,6 +1,5 @@
 //! Pages of lists as EMQX has them.
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::http::problem::Problem;
@@ -9,25 +8,17 @@ use crate::http::problem::Problem;
 const LIMIT_MAX: usize = 10_000;
 
 /// Which part of a list.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct PageQuery {
     /// From 1 on.
     page: u64,
     limit: u64,
 }
 
-impl Default for PageQuery {
-    fn default() -> PageQuery {
-        PageQuery { page: 1, limit: 100 }
-    }
-}
-
 impl PageQuery {
     /// The page of this number.
     pub(super) fn of(page: Option<u64>, limit: Option<u64>) -> PageQuery {
-        let default = PageQuery::default();
-        PageQuery { page: page.unwrap_or(default.page), limit: limit.unwrap_or(default.limit) }
+        PageQuery { page: page.unwrap_or(1), limit: limit.unwrap_or(100) }
     }
 
     /// Objects before the page, and on it.

@@ -7,19 +7,25 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use inver_broker::Completion;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::http::App;
+use crate::http::api::durable;
 use crate::http::api::publish::{Destination, NewMessage, NewProperties, Published, send};
 use crate::http::api::values::Data;
-use crate::http::api::{blocking, committed};
 use crate::http::auth::{Caller, Scope};
 use crate::http::problem::Problem;
 use crate::http::request::Body;
 
 /// Messages of one request.
 const BULK_MAX: usize = 1000;
+
+/// Reason codes of MQTT 5 (section 2.4).
+const NO_SUBSCRIBERS: u8 = 0x10;
+const UNSPECIFIED_ERROR: u8 = 0x80;
+const QUOTA_EXCEEDED: u8 = 0x97;
 
 /// How the payload is written.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -94,19 +100,23 @@ fn message_id(app: &App) -> String {
     format!("{:016X}{number:016X}", app.broker.clock().now_ms())
 }
 
-async fn one(app: &App, caller: &Caller, scope: &Scope, new: New) -> Result<(StatusCode, Value), Problem> {
-    let (message, caller, scope) = (new.message()?, caller.clone(), scope.clone());
-    let sent = blocking(app, move |app| send(app, &caller, &scope, message)).await;
-    let (published, completion): (Published, _) = sent?;
-    committed(app, completion).await?;
+/// The status and the answer for a message.
+fn told(app: &App, published: &Published) -> (StatusCode, Value) {
     if published.is_refused() {
-        return Err(Problem::unavailable("a queue that is full refused the message"));
+        let message = "a queue that is full refused the message";
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            json!({ "message": message, "reason_code": QUOTA_EXCEEDED }),
+        );
     }
-    Ok(match published.has_receivers() {
+    match published.has_receivers() {
         true => (StatusCode::OK, json!({ "id": message_id(app) })),
         // Not an error: nobody has subscribed.
-        false => (StatusCode::ACCEPTED, json!({ "message": "no_matching_subscribers", "reason_code": 16 })),
-    })
+        false => {
+            let message = json!({ "message": "no_matching_subscribers", "reason_code": NO_SUBSCRIBERS });
+            (StatusCode::ACCEPTED, message)
+        }
+    }
 }
 
 /// Publishes a message.
@@ -116,11 +126,17 @@ pub(super) async fn publish(
     scope: Scope,
     Body(new): Body<New>,
 ) -> Result<Response, Problem> {
-    let (status, answer) = one(&app, &caller, &scope, new).await?;
+    let message = new.message()?;
+    let (status, answer) = durable(&app, move |app| {
+        let (published, completion) = send(app, &caller, &scope, message)?;
+        Ok((told(app, &published), completion))
+    })
+    .await?;
     Ok((status, Json(answer)).into_response())
 }
 
-/// Publishes messages in order. The answer has an entry for each; its status is that of the worst.
+/// Publishes messages in order, all of them if all are well formed. The answer has an entry for each; its status is that of
+/// the worst.
 pub(super) async fn publish_bulk(
     State(app): State<App>,
     caller: Caller,
@@ -130,11 +146,26 @@ pub(super) async fn publish_bulk(
     if all.len() > BULK_MAX {
         return Err(Problem::bad_request(format!("more than {BULK_MAX} messages")));
     }
-    let (mut worst, mut answers) = (StatusCode::OK, Vec::with_capacity(all.len()));
-    for new in all {
-        let (status, answer) = one(&app, &caller, &scope, new).await?;
-        worst = worst.max(status);
-        answers.push(answer);
-    }
+    let all = all.into_iter().map(New::message).collect::<Result<Vec<NewMessage>, Problem>>()?;
+    let (worst, answers) = durable(&app, move |app| {
+        let (mut worst, mut answers, mut done) =
+            (StatusCode::OK, Vec::with_capacity(all.len()), Completion::Now);
+        for message in all {
+            let (status, answer) = match send(app, &caller, &scope, message) {
+                Ok((published, completion)) => {
+                    done = done.and(completion);
+                    told(app, &published)
+                }
+                Err(problem) => {
+                    let (status, detail) = problem.into_parts();
+                    (status, json!({ "message": detail, "reason_code": UNSPECIFIED_ERROR }))
+                }
+            };
+            worst = worst.max(status);
+            answers.push(answer);
+        }
+        Ok(((worst, answers), done))
+    })
+    .await?;
     Ok((worst, Json(answers)).into_response())
 }

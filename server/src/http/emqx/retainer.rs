@@ -5,8 +5,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use data_encoding::BASE64;
 use inver_access::{Operation, ResourceKind};
+use inver_broker::Filter;
 use inver_broker::message::{HeaderView, Property};
-use inver_broker::{Completion, Filter};
 use inver_storage::batch::Record;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,20 +14,18 @@ use serde_json::{Value, json};
 use super::page::PageQuery;
 use super::time;
 use crate::http::App;
-use crate::http::api::retained::{clear_one, clearing, find};
-use crate::http::api::{blocking, committed};
+use crate::http::api::retained::{clear_part, find, may_receive};
+use crate::http::api::{blocking, durable};
 use crate::http::auth::Scope;
 use crate::http::problem::Problem;
 use crate::http::request::{Name, Scoped};
 
-/// Addresses that are looked through for one answer, and messages cleared by one request.
+/// Addresses that are looked through for one answer.
 const VISITED_MAX: usize = 100_000;
-/// Messages cleared in one entry of the log.
-const CLEARED_IN_STEP: usize = 500;
 
 /// Which messages.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Which {
     page: Option<u64>,
     limit: Option<u64>,
@@ -48,10 +46,6 @@ fn shown(topic: &[u8], record: &Record) -> Value {
     })
 }
 
-fn may_receive(scope: &Scope, topic: &[u8]) -> bool {
-    scope.permissions().may(ResourceKind::Address, &String::from_utf8_lossy(topic), Operation::Receive)
-}
-
 /// Lists retained messages, without their payloads.
 pub(super) async fn list(
     State(app): State<App>,
@@ -63,15 +57,12 @@ pub(super) async fn list(
         let filter = which.topic.as_deref().unwrap_or("#");
         scope.check_filter(filter)?;
         let retained = scope.namespace().retained();
-        let wanted = skip.saturating_add(limit).min(VISITED_MAX);
-        let (found, next) = retained.list(&Filter::slashed(filter.as_bytes()), None, wanted, VISITED_MAX);
-        let seen = found.iter().filter(|(topic, _)| may_receive(&scope, topic));
-        let data = seen.skip(skip).map(|(topic, record)| shown(topic, record)).collect();
-        let count = match next {
-            None => found.len(),
-            Some(_) => retained.len(),
-        };
-        Ok(Json(query.answer(data, count as u64)))
+        let filter = Filter::slashed(filter.as_bytes());
+        let (mut found, _) = retained.list(&filter, None, VISITED_MAX, VISITED_MAX);
+        found.retain(|(topic, _)| may_receive(&scope, topic));
+        let page = found.iter().skip(skip).take(limit);
+        let data = page.map(|(topic, record)| shown(topic, record)).collect();
+        Ok(Json(query.answer(data, found.len() as u64)))
     })
     .await
 }
@@ -92,43 +83,20 @@ pub(super) async fn get(
     .await
 }
 
-/// Clears the retained message of a topic.
-pub(super) async fn clear(
-    State(app): State<App>,
-    Name(name): Name,
-    scope: Scope,
-) -> Result<StatusCode, Problem> {
-    let completion = blocking(&app, move |app| {
-        scope.check(ResourceKind::Address, &name, Operation::Write)?;
-        let (topic, _) = find(scope.namespace(), &name)?;
-        let mut publisher = clearing(scope.namespace());
-        clear_one(app, &mut publisher, &topic)?;
-        Ok(publisher.flush()?)
-    })
-    .await?;
-    committed(&app, completion).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
 /// Clears all retained messages that the client may write.
 pub(super) async fn clear_all(State(app): State<App>, scope: Scope) -> Result<StatusCode, Problem> {
-    let completion = blocking(&app, move |app| {
-        let retained = scope.namespace().retained();
-        let (found, _) = retained.list(&Filter::slashed(b"#"), None, VISITED_MAX, VISITED_MAX);
-        let mut publisher = clearing(scope.namespace());
-        let mut completion = Completion::Now;
-        for part in found.chunks(CLEARED_IN_STEP) {
-            for (topic, _) in part {
-                let name = String::from_utf8_lossy(topic);
-                if scope.permissions().may(ResourceKind::Address, &name, Operation::Write) {
-                    clear_one(app, &mut publisher, topic)?;
-                }
-            }
-            completion = completion.and(publisher.flush()?);
+    let everything = Filter::slashed(b"#");
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let (filter, scope) = (everything.clone(), scope.clone());
+        let next = durable(&app, move |app| {
+            let (_, next, completion) = clear_part(app, &scope, &filter, after.as_deref())?;
+            Ok((next, completion))
+        })
+        .await?;
+        match next {
+            Some(address) => after = Some(address),
+            None => return Ok(StatusCode::NO_CONTENT),
         }
-        Ok(completion)
-    })
-    .await?;
-    committed(&app, completion).await?;
-    Ok(StatusCode::NO_CONTENT)
+    }
 }

@@ -16,7 +16,7 @@ pub(super) fn read(text: &str) -> Option<i64> {
     if let Ok(seconds) = text.parse::<i64>() {
         return seconds.checked_mul(1000);
     }
-    let number = |from: usize, to: usize| text.get(from..to)?.parse::<i64>().ok();
+    let number = |from: usize, to: usize| digits(text.get(from..to)?);
     let is = |at: usize, wanted: &[u8]| text.as_bytes().get(at).is_some_and(|byte| wanted.contains(byte));
     if !(is(4, b"-") && is(7, b"-") && is(10, b"Tt ") && is(13, b":") && is(16, b":")) {
         return None;
@@ -40,12 +40,21 @@ pub(super) fn read(text: &str) -> Option<i64> {
     let offset_s = match (zone, zone.get(..1), zone.get(1..3), zone.get(3..4), zone.get(4..6)) {
         ("Z" | "z", ..) => 0,
         (_, Some(sign @ ("+" | "-")), Some(hours), Some(":"), Some(minutes)) if zone.len() == 6 => {
-            let seconds = hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60;
+            let (hours, minutes) = (digits(hours)?, digits(minutes)?);
+            if hours > 23 || minutes > 59 {
+                return None;
+            }
+            let seconds = hours * 3600 + minutes * 60;
             if sign == "-" { -seconds } else { seconds }
         }
         _ => return None,
     };
     Some((days * DAY_S + hour * 3600 + minute * 60 + second - offset_s) * 1000 + millis)
+}
+
+/// A number written in digits alone.
+fn digits(text: &str) -> Option<i64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// Days since 1970 of a date of the Gregorian calendar; months begin in March here, so that the leap day is the last.
