@@ -309,10 +309,8 @@ fn definition_files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn routes(app: App) -> Router {
-    let api: Router<App> = api::routes().into();
-    let open: Router<App> = api::open_routes().into();
-    let open = open.layer(DefaultBodyLimit::max(OPEN_BODY_BYTES_MAX));
-    let api = api
+    let open = api::open_routes().layer(DefaultBodyLimit::max(OPEN_BODY_BYTES_MAX));
+    let api = api::routes()
         .route("/openapi.json", get(openapi::answer))
         .fallback(async || Problem::not_found("there is no such resource"))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())

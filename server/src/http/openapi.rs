@@ -63,9 +63,8 @@ fn complete(document: &mut Value) {
 /// Answers with the document, which is made then: it takes megabytes.
 pub(super) async fn answer() -> Response {
     let document = || {
-        let (_, paths) = api::routes().split_for_parts();
-        let (_, open_paths) = api::open_routes().split_for_parts();
-        document(paths.merge_from(open_paths))
+        let [all, open] = api::documentation();
+        document(all.merge_from(open))
     };
     ([(header::CONTENT_TYPE, "application/json")], document()).into_response()
 }

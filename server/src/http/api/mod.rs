@@ -28,10 +28,11 @@ mod topics;
 pub(super) mod users;
 pub(super) mod values;
 
-use axum::Json;
 use axum::http::StatusCode;
+use axum::{Json, Router};
 use inver_broker::Completion;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
 pub(super) use self::node::Limits;
@@ -40,66 +41,90 @@ use super::App;
 use super::auth;
 use super::problem::Problem;
 
+type Resource = fn() -> UtoipaMethodRouter<App>;
+
 /// The resources, below `/api/v1`.
-pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(auth::logins::whoami))
-        .routes(routes!(auth::tokens::list, auth::tokens::create))
-        .routes(routes!(auth::tokens::delete))
-        .routes(routes!(overview::overview))
-        .routes(routes!(reload::reload))
-        .routes(routes!(backup::take))
-        .routes(routes!(node::node))
-        .routes(routes!(node::config))
-        .routes(routes!(node::log_level, node::set_log_level))
-        .routes(routes!(node::alarms))
-        .routes(routes!(node::events))
-        .routes(routes!(namespaces::list))
-        .routes(routes!(namespaces::get, namespaces::put, namespaces::delete))
-        .routes(routes!(topics::list, topics::create))
-        .routes(routes!(topics::get, topics::alter, topics::delete))
-        .routes(routes!(queues::list))
-        .routes(routes!(queues::get, queues::declare, queues::delete))
-        .routes(routes!(queues::purge))
-        .routes(routes!(queues::skip_damaged))
-        .routes(routes!(exchanges::list))
-        .routes(routes!(exchanges::get, exchanges::declare, exchanges::delete))
-        .routes(routes!(bindings::list, bindings::create, bindings::delete))
-        .routes(routes!(policies::list))
-        .routes(routes!(policies::get, policies::put, policies::delete))
-        .routes(routes!(users::list))
-        .routes(routes!(users::get, users::put, users::delete))
-        .routes(routes!(permissions::list, permissions::create))
-        .routes(routes!(permissions::delete))
-        .routes(routes!(permissions::check, permissions::check_token))
-        .routes(routes!(expressions::list, expressions::put, expressions::delete))
-        .routes(routes!(expressions::list_topics, expressions::put_topic, expressions::delete_topics))
-        .routes(routes!(quotas::list, quotas::put, quotas::delete))
-        .routes(routes!(bans::list, bans::put, bans::delete))
-        .routes(routes!(bridges::list))
-        .routes(routes!(bridges::get, bridges::put, bridges::delete))
-        .routes(routes!(connections::list))
-        .routes(routes!(connections::get, connections::close))
-        .routes(routes!(subscriptions::list))
-        .routes(routes!(subscriptions::get, subscriptions::delete))
-        .routes(routes!(subscriptions::reset))
-        .routes(routes!(subscriptions::skip_damaged))
-        .routes(routes!(sessions::list))
-        .routes(routes!(sessions::get, sessions::delete))
-        .routes(routes!(sessions::purge))
-        .routes(routes!(sessions::skip_damaged))
-        .routes(routes!(retained::list, retained::clear_matching))
-        .routes(routes!(retained::get, retained::clear))
-        .routes(routes!(delayed::list))
-        .routes(routes!(delayed::withdraw))
-        .routes(routes!(messages::peek))
-        .routes(routes!(publish::publish))
-        .routes(routes!(publish::test))
+const RESOURCES: &[Resource] = &[
+    || routes!(auth::logins::whoami),
+    || routes!(auth::tokens::list, auth::tokens::create),
+    || routes!(auth::tokens::delete),
+    || routes!(overview::overview),
+    || routes!(reload::reload),
+    || routes!(backup::take),
+    || routes!(node::node),
+    || routes!(node::config),
+    || routes!(node::log_level, node::set_log_level),
+    || routes!(node::alarms),
+    || routes!(node::events),
+    || routes!(namespaces::list),
+    || routes!(namespaces::get, namespaces::put, namespaces::delete),
+    || routes!(topics::list, topics::create),
+    || routes!(topics::get, topics::alter, topics::delete),
+    || routes!(queues::list),
+    || routes!(queues::get, queues::declare, queues::delete),
+    || routes!(queues::purge),
+    || routes!(queues::skip_damaged),
+    || routes!(exchanges::list),
+    || routes!(exchanges::get, exchanges::declare, exchanges::delete),
+    || routes!(bindings::list, bindings::create, bindings::delete),
+    || routes!(policies::list),
+    || routes!(policies::get, policies::put, policies::delete),
+    || routes!(users::list),
+    || routes!(users::get, users::put, users::delete),
+    || routes!(permissions::list, permissions::create),
+    || routes!(permissions::delete),
+    || routes!(permissions::check, permissions::check_token),
+    || routes!(expressions::list, expressions::put, expressions::delete),
+    || routes!(expressions::list_topics, expressions::put_topic, expressions::delete_topics),
+    || routes!(quotas::list, quotas::put, quotas::delete),
+    || routes!(bans::list, bans::put, bans::delete),
+    || routes!(bridges::list),
+    || routes!(bridges::get, bridges::put, bridges::delete),
+    || routes!(connections::list),
+    || routes!(connections::get, connections::close),
+    || routes!(subscriptions::list),
+    || routes!(subscriptions::get, subscriptions::delete),
+    || routes!(subscriptions::reset),
+    || routes!(subscriptions::skip_damaged),
+    || routes!(sessions::list),
+    || routes!(sessions::get, sessions::delete),
+    || routes!(sessions::purge),
+    || routes!(sessions::skip_damaged),
+    || routes!(retained::list, retained::clear_matching),
+    || routes!(retained::get, retained::clear),
+    || routes!(delayed::list),
+    || routes!(delayed::withdraw),
+    || routes!(messages::peek),
+    || routes!(publish::publish),
+    || routes!(publish::test),
+];
+
+/// Those that need no login.
+const OPEN_RESOURCES: &[Resource] = &[|| routes!(auth::logins::login), || routes!(auth::logins::logout)];
+
+/// The resources, below `/api/v1`.
+pub(super) fn routes() -> Router<App> {
+    without_documentation(RESOURCES)
 }
 
 /// The resources that need no login.
-pub(super) fn open_routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(auth::logins::login)).routes(routes!(auth::logins::logout))
+pub(super) fn open_routes() -> Router<App> {
+    without_documentation(OPEN_RESOURCES)
+}
+
+/// The documentation of all resources takes megabytes: here it is that of one at a time.
+fn without_documentation(resources: &[Resource]) -> Router<App> {
+    resources.iter().fold(Router::new(), |router, resource| {
+        router.merge(Router::from(OpenApiRouter::new().routes(resource())))
+    })
+}
+
+/// The documentation of the resources, and of those that need no login.
+pub(super) fn documentation() -> [OpenApi; 2] {
+    [RESOURCES, OPEN_RESOURCES].map(|resources| {
+        let all = resources.iter().fold(OpenApiRouter::new(), |router, resource| router.routes(resource()));
+        all.into_openapi()
+    })
 }
 
 /// Runs `act` on a blocking thread.
