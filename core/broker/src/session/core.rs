@@ -348,7 +348,7 @@ impl SessionCore {
         match split_share(text) {
             Some((group, filter)) => {
                 if let Some(registry) = self.registry() {
-                    registry.leave_group(group, filter, &self.client_id);
+                    registry.leave_group(group, filter, self.id);
                 }
             }
             None => {

@@ -15,6 +15,7 @@ use super::{Session, SubscribeError};
 use crate::access::Permissions;
 use crate::address::{Filter, Form};
 use crate::completion::Completion;
+use crate::exchange::Inbox;
 use crate::namespace::{QueueError, SubscriptionError};
 use crate::queue::Queue;
 use crate::spec::{Mode, QueueSpec, Start, SubscriptionOptions, TopicKind};
@@ -40,14 +41,14 @@ impl Session {
         if !was_member {
             self.check_join(text)?;
         }
-        let joining = registry.join_group(group, filter, mode, durable, core.client_id());
+        let joining = registry.join_group(group, filter, mode, durable, core.id());
         let joined = joining.and_then(|subscription| {
             let consumer = subscription.attach(consumer)?;
             let (existed, completion) = core.put_filter(text, options)?;
             Ok((consumer, existed, completion.and(subscription.made())))
         });
         if joined.is_err() && !was_member {
-            registry.leave_group(group, filter, core.client_id());
+            registry.leave_group(group, filter, core.id());
         }
         joined
     }
@@ -145,7 +146,7 @@ impl Registry {
         filter: &[u8],
         mode: Mode,
         durable: bool,
-        member: &str,
+        member: u64,
     ) -> Result<Arc<Subscription>, SubscribeError> {
         // Held throughout: a member that joins while the last one leaves creates the group again.
         let mut members = self.groups.lock();
@@ -178,7 +179,7 @@ impl Registry {
         group: &[u8],
         filter: &[u8],
         durable: bool,
-        member: &str,
+        member: u64,
     ) -> Result<(), SubscribeError> {
         let mut members = self.groups.lock();
         if self.named_group(group, filter).is_none() {
@@ -189,11 +190,11 @@ impl Registry {
 
     fn join_on_hub(
         &self,
-        members: &mut HashMap<String, HashSet<String>>,
+        members: &mut HashMap<String, HashSet<u64>>,
         group: &[u8],
         filter: &[u8],
         durable: bool,
-        member: &str,
+        member: u64,
     ) -> Result<Arc<Subscription>, SubscribeError> {
         let name = group_queue(group, filter);
         let spec = QueueSpec { durable, hidden: true, ..QueueSpec::default() };
@@ -203,7 +204,7 @@ impl Registry {
             other => SubscribeError::Queue(other),
         })?;
         self.namespace.bind_slashed(&declared.it, filter);
-        members.entry(name).or_default().insert(member.to_owned());
+        members.entry(name).or_default().insert(member);
         Ok(declared.it.subscription().clone())
     }
 
@@ -225,11 +226,11 @@ impl Registry {
     }
 
     /// Removes a member from a group; the group ends with its last member.
-    pub(super) fn leave_group(&self, group: &[u8], filter: &[u8], member: &str) {
+    pub(super) fn leave_group(&self, group: &[u8], filter: &[u8], member: u64) {
         let name = group_queue(group, filter);
         let mut groups = self.groups.lock();
         let Some(members) = groups.get_mut(&name) else { return };
-        members.remove(member);
+        members.remove(&member);
         if !members.is_empty() {
             return;
         }

@@ -179,7 +179,7 @@ impl SessionCore {
     pub(crate) fn recover_filter(self: &Arc<Self>, text: &[u8], options: SubscriptionOptions) {
         match (split_share(text), self.registry()) {
             (Some((group, filter)), Some(registry)) => {
-                let recovered = registry.recover_member(group, filter, options.guaranteed, self.client_id());
+                let recovered = registry.recover_member(group, filter, options.guaranteed, self.id());
                 if let Err(error) = recovered {
                     let client_id = &**self.client_id();
                     tracing::error!(client_id, %error, "failed to restore shared subscription");

@@ -31,8 +31,9 @@ pub(crate) struct Registry {
     in_order: Ordered<SessionCore>,
     /// Held while a session is created, taken over or expires.
     changing: Mutex<()>,
-    /// The members of each group, by client id. Taken before the namespace's topology lock.
-    pub(super) groups: Mutex<HashMap<String, HashSet<String>>>,
+    /// The members of each group, by the ids of their sessions: one that ends leaves its groups later than its client may come
+    /// again with another session. Taken before the namespace's topology lock.
+    pub(super) groups: Mutex<HashMap<String, HashSet<u64>>>,
     pub(super) exclusive: Exclusive,
     pub(super) counted: Counted,
     /// Durable sessions by the streams of their inboxes.
