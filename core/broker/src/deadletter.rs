@@ -59,7 +59,8 @@ impl DropSink for DeadLetterer {
         for (i, d) in dropped.iter().enumerate() {
             let is_published = publish(from, d, &to, &mut headers, &mut publisher, keeps);
             published += u64::from(is_published);
-            if is_published || !keeps {
+            // What cannot be read is not kept: each try would meet the damage again.
+            if is_published || !keeps || d.reason == DropReason::Damaged {
                 ids.push(d.id);
             } else {
                 held.push(d);

@@ -180,23 +180,27 @@ impl Load {
         let blocking = &subscription.context.blocking;
         let subscription = subscription.clone();
         blocking.spawn(move || {
-            let mut is_damaged = false;
+            let (mut is_passed, mut has_failed) = (false, false);
             let mut batches = self.read.run().unwrap_or_else(|error| {
                 match error {
                     // It was trimmed or deleted meanwhile.
                     ReadError::OutOfRange { .. } | ReadError::Deleted => {}
-                    ReadError::Damaged { .. } => is_damaged = subscription.meet_damage(&self, &error),
-                    ReadError::Io { .. } => subscription.stop_consumers(&error),
+                    ReadError::Damaged { .. } | ReadError::Io { .. } => {
+                        is_passed = subscription.meet_unreadable(&self, &error);
+                        has_failed = !is_passed;
+                    }
                 }
                 Vec::new()
             });
             decompress_first(&mut batches);
             let (drops_requeued, recheck) = subscription.locked(|state| {
                 let recheck = state.loaded(self.source, self.again, batches);
-                if is_damaged {
+                if is_passed {
                     state.wake_waiting();
                 }
-                (state.drops_requeued(), recheck || is_damaged)
+                // What cannot be read cannot be dropped either: a check would read it again, without end.
+                let is_stopped = has_failed && state.unreadable;
+                (state.drops_requeued() && !is_stopped, recheck || is_passed)
             });
             if drops_requeued {
                 subscription.check(subscription.context.clock.steady_ms(), true);

@@ -8,7 +8,11 @@
 //! a consumer attaches, when messages come back, and when an operator steps over the damage. Readers by offset (which do
 //! not acknowledge) are told by an error instead.
 //!
-//! A queue with priorities is told as soon as damage is met: what cannot be read may come before what can.
+//! The consumers of a queue with priorities are told as soon as damage is met: what cannot be read may come before what can.
+//! So is one that takes single messages (`basic.get` of AMQP), whatever it holds, and so are those that share by keys, for
+//! which messages in front of the damage may wait: they get these when they come again.
+//!
+//! A dead letter without a receiver that cannot be read stops nobody: it is tried again, and stepped over with the rest.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -41,32 +45,36 @@ pub enum SkipError {
 }
 
 impl Subscription {
-    /// Handles a batch that a load could not read. Whether it was stepped over, then or before.
-    pub(super) fn meet_damage(self: &Arc<Self>, load: &Load, error: &ReadError) -> bool {
-        match self.locked(|state| state.place_of(load)) {
-            Place::Next => {}
+    /// Handles a batch that a load could not read, because it is damaged or the disk fails. Whether it was stepped over,
+    /// then or before.
+    pub(super) fn meet_unreadable(self: &Arc<Self>, load: &Load, error: &ReadError) -> bool {
+        let place = self.locked(|state| state.place_of(load));
+        match place {
+            Place::Next | Place::Undelivered => {}
             // What is in front of it is delivered first. Then it is read again.
             Place::Ahead => return false,
             Place::Passed => return true,
         }
-        if self.context.stops_at_damage.get() == Some(&true) {
-            self.stop_consumers(error);
-            return false;
-        }
-        match self.step_over_damage(load, error) {
-            Ok((_, acks)) => {
+        let is_stepped_over =
+            matches!(error, ReadError::Damaged { .. }) && self.context.stops_at_damage.get() != Some(&true);
+        let unknown_end = match is_stepped_over.then(|| self.step_over_damage(load, error)) {
+            Some(Ok((_, acks))) => {
                 self.commit_acks_unattended(acks);
-                true
+                return true;
             }
-            Err(index) => {
-                self.stop_consumers(&index);
-                false
-            }
+            Some(Err(index)) => Some(index),
+            None => None,
+        };
+        let error = unknown_end.as_ref().unwrap_or(error);
+        match place {
+            Place::Undelivered => self.put_off_undelivered(load.id(), error),
+            _ => self.stop_consumers(error),
         }
+        false
     }
 
     /// Has the consumers learn that their next messages cannot be read.
-    pub(super) fn stop_consumers(self: &Arc<Self>, error: &ReadError) {
+    fn stop_consumers(self: &Arc<Self>, error: &ReadError) {
         if !self.locked(State::stop_unreadable) {
             return;
         }
@@ -75,21 +83,48 @@ impl Subscription {
         self.context.counters.unreadable.increment(1);
     }
 
-    /// Steps over damaged batches at its position, and over those of messages that wait again. How many messages they had
-    /// that were not acknowledged. Reads from the disk.
+    /// Has a dead letter that waits for a receiver wait longer, because it cannot be read. No consumer gets it, and none is
+    /// stopped.
+    fn put_off_undelivered(&self, id: DeliveryId, error: &ReadError) {
+        if self.locked(|state| state.put_off_undelivered(id)) {
+            let (subscription, offset) = (self.name(), id.offset);
+            tracing::error!(subscription, offset, %error, "cannot read a dead letter that waits for a receiver");
+        }
+    }
+
+    /// Steps over damaged batches at its position, and over those of messages that wait again: 10,000 at most. How many
+    /// messages they had that were not acknowledged. Reads from the disk.
     ///
     /// # Errors
-    /// The disk fails, or the end of the damage is not known.
+    /// The disk fails, the end of the damage is not known, or the log rejects the write, before any was stepped over.
     pub fn skip_damaged(self: &Arc<Self>) -> Result<(u64, Completion), SkipError> {
         let (mut skipped, mut completion) = (0, Completion::Now);
+        let ended = self.skip_batches(&mut skipped, &mut completion);
+        self.locked(State::try_again);
+        self.recheck();
+        match ended {
+            Err(error) if skipped == 0 => return Err(error),
+            // The caller is told what was done, and of the error if it asks again.
+            Err(error) => {
+                tracing::warn!(subscription = self.name(), %error, "failed to step over all damage");
+            }
+            Ok(()) => {}
+        }
+        Ok((skipped, completion))
+    }
+
+    fn skip_batches(
+        self: &Arc<Self>,
+        skipped: &mut u64,
+        completion: &mut Completion,
+    ) -> Result<(), SkipError> {
         for _ in 0..SKIPPED_BATCHES_MAX {
             let Some((load, error)) = self.find_damage()? else { break };
             let (messages, acks) = self.step_over_damage(&load, &error)?;
-            skipped += messages;
-            completion = completion.and(self.commit_acks(acks)?);
+            *completion = completion.and(self.commit_acks(acks)?);
+            *skipped += messages;
         }
-        self.locked(State::try_again);
-        Ok((skipped, completion))
+        Ok(())
     }
 
     /// A read of what is delivered next that meets damage.
@@ -111,8 +146,13 @@ impl Subscription {
         load: &Load,
         error: &ReadError,
     ) -> Result<(u64, AckBatch), ReadError> {
-        let Some(Range { start: Offset(first), end: Offset(end) }) = load.read.first_batch()? else {
-            return Ok((0, AckBatch::default()));
+        let Range { start: Offset(first), end: Offset(end) } = match load.read.first_batch() {
+            Ok(Some(batch)) => batch,
+            // It was trimmed or deleted meanwhile.
+            Ok(None) | Err(ReadError::OutOfRange { .. } | ReadError::Deleted) => {
+                return Ok((0, AckBatch::default()));
+            }
+            Err(error) => return Err(error),
         };
         let SteppedOverBatch { id, messages, acks } =
             self.locked(|state| state.step_over(load.source, first..end));
@@ -138,6 +178,8 @@ impl Subscription {
 enum Place {
     /// It is delivered next.
     Next,
+    /// It is a dead letter that waits for a receiver, which no consumer gets.
+    Undelivered,
     /// Behind messages that are buffered and not delivered yet.
     Ahead,
     /// It does not wait any more.
@@ -156,11 +198,15 @@ impl State {
     fn place_of(&mut self, load: &Load) -> Place {
         let offset = load.read.from().0;
         if load.again {
-            let id = DeliveryId { partition: load.source as u32, offset };
+            let id = load.id();
             let waits = self.requeued.contains_key(&id)
-                || self.priorities.as_ref().is_some_and(|priorities| priorities.has(id))
-                || self.undelivered.as_ref().is_some_and(|undelivered| undelivered.has(id));
-            return if waits { Place::Next } else { Place::Passed };
+                || self.priorities.as_ref().is_some_and(|priorities| priorities.has(id));
+            let is_undelivered = self.undelivered.as_ref().is_some_and(|undelivered| undelivered.has(id));
+            return match (waits, is_undelivered) {
+                (true, _) => Place::Next,
+                (false, true) => Place::Undelivered,
+                (false, false) => Place::Passed,
+            };
         }
         let source = self.sources.get_mut(load.source).and_then(|source| source.stream());
         match source.map(|source| offset.cmp(&source.position())) {
@@ -188,22 +234,25 @@ impl State {
         self.wake_waiting();
     }
 
-    /// What a consumer pulls while the next messages cannot be read. One that holds messages is woken once it does not.
+    /// What a consumer pulls while the next messages cannot be read. One that holds messages is woken once it does not, and
+    /// any once they may be read.
     pub(super) fn pull_unreadable(&mut self, slot: SlotId) -> Pull {
         let holds_any = self.in_flight_by_consumer.get(&slot).is_some_and(|held| !held.unacked.is_empty());
+        self.slots.wait(slot);
         if holds_any && self.slots.contains(slot) {
-            self.slots.wait(slot);
             return Pull { pending: true, ..Pull::default() };
         }
         Pull { unreadable: true, ..Pull::default() }
     }
 
-    /// The reads of what is delivered next: of each source the first message that waits again, and the first other one.
+    /// The reads of what is delivered next: of each source the first message that waits again, the dead letter that is tried
+    /// next, and the first other message.
     fn next_reads(&mut self) -> Vec<Load> {
         let mut reads = Vec::new();
         for (at, source) in self.sources.iter_mut().enumerate() {
             let partition = at as u32;
             let of_partition = |offset| DeliveryId { partition, offset };
+            let searches = source.searches();
             let Some(stream) = source.stream() else { continue };
             let waiting = match &self.priorities {
                 Some(priorities) => priorities.first_id(),
@@ -211,7 +260,10 @@ impl State {
                     self.requeued.range(of_partition(0)..of_partition(u64::MAX)).next().map(|(id, _)| *id)
                 }
             };
-            let again = waiting.map(|id| Load {
+            let undelivered = self.undelivered.as_ref().and_then(|undelivered| undelivered.next());
+            let undelivered = undelivered.map(|(id, ..)| id).filter(|id| id.partition == partition);
+            // Of what is in memory nothing is read again: its offsets are not those of the spilled part.
+            let again = waiting.into_iter().chain(undelivered).filter(|_| searches).map(|id| Load {
                 source: at,
                 again: true,
                 read: stream.read_of(Some(id.offset), READ_BYTES),

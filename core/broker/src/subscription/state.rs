@@ -105,6 +105,13 @@ pub(super) struct Load {
     pub(super) read: inver_storage::ColdRead,
 }
 
+impl Load {
+    /// The message that it reads first, as a stream's messages are numbered.
+    pub(super) fn id(&self) -> DeliveryId {
+        DeliveryId { partition: self.source as u32, offset: self.read.from().0 }
+    }
+}
+
 impl State {
     pub(super) fn new(mode: Mode, sources: usize, clock: Clock) -> State {
         State {
@@ -258,7 +265,6 @@ impl State {
             return Err(AttachError::HeldExclusively);
         }
         let id = self.next_slot;
-        self.unreadable = false;
         if !spec.passive {
             if !self.slots.is_empty() && (spec.exclusive || self.mode == Mode::Exclusive) {
                 return Err(AttachError::InUse);
@@ -272,6 +278,10 @@ impl State {
             }
         }
         self.next_slot += 1;
+        if self.unreadable {
+            // The others that wait try again with it.
+            self.try_again();
+        }
         Ok(id)
     }
 

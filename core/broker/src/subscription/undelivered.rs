@@ -36,6 +36,8 @@ pub(super) struct Undelivered {
     pause_ms: i64,
     /// A retry goes on once the next one is read.
     is_reading: bool,
+    /// The last one that could not be read.
+    unreadable: Option<DeliveryId>,
 }
 
 impl Undelivered {
@@ -64,7 +66,7 @@ impl Undelivered {
     }
 
     /// The next one to try.
-    fn next(&self) -> Option<(DeliveryId, DropReason, u32)> {
+    pub(super) fn next(&self) -> Option<(DeliveryId, DropReason, u32)> {
         let behind = self.tried.map_or(Bound::Unbounded, Bound::Excluded);
         let next = self.messages.range((behind, Bound::Unbounded)).next();
         let (id, (reason, value_bytes)) = next.or_else(|| self.messages.first_key_value())?;
@@ -130,6 +132,15 @@ impl State {
     /// Whether a retry goes on once it has read the next message.
     pub(super) fn is_retrying(&self) -> bool {
         self.undelivered.as_ref().is_some_and(|undelivered| undelivered.is_reading)
+    }
+
+    /// Tries them again after the longest pause, because this one cannot be read. False if it could not be before.
+    pub(super) fn put_off_undelivered(&mut self, id: DeliveryId) -> bool {
+        let retry_ms = self.clock.steady_ms() + PAUSE_MS.1;
+        let Some(undelivered) = &mut self.undelivered else { return false };
+        undelivered.retry_ms = retry_ms;
+        undelivered.is_reading = false;
+        undelivered.unreadable.replace(id) != Some(id)
     }
 
     /// When they are tried next, if that cannot be now.

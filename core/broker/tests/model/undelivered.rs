@@ -5,11 +5,11 @@ use std::sync::Arc;
 use crate::fixture::*;
 use crate::refused::fail;
 use inver_broker::{
-    BindDestination, Broker, BrokerConfig, ConsumerSpec, DeadLetter, ExchangeSpec, Mailbox, Overflow,
+    BindDestination, Broker, BrokerConfig, Clock, ConsumerSpec, DeadLetter, ExchangeSpec, Mailbox, Overflow,
     QueueLimits, QueueSpec, Value,
 };
 use inver_storage::medium::fake::FakeMedium;
-use inver_storage::{Log, LogOptions, SystemClock};
+use inver_storage::{CommitPolicy, Log, LogOptions, SystemClock};
 
 fn at_least_once(exchange: &str) -> QueueSpec {
     let text = |text: &str| Value::Text(text.as_bytes().to_vec());
@@ -21,6 +21,46 @@ fn at_least_once(exchange: &str) -> QueueSpec {
     let arguments = [("x-queue-type", "quorum"), ("x-dead-letter-strategy", "at-least-once")];
     let arguments = arguments.into_iter().map(|(name, value)| (name.to_owned(), text(value))).collect();
     QueueSpec { arguments, ..durable(limits) }
+}
+
+/// A marker took its place, which had no route either and was kept: the next try met the damage again, without end.
+#[tokio::test]
+async fn a_dead_letter_without_a_route_leaves_once_it_cannot_be_read() {
+    let clock = Clock::manual(1_700_000_000_000);
+    let config = BrokerConfig { clock: clock.clone(), ..BrokerConfig::default() };
+    let cold = LogOptions { commit: CommitPolicy::Os, tail_cache_bytes_max: 1024, ..LogOptions::default() };
+    let fixture = Fixture::over(config, cold);
+    let _housekeeping = fixture.housekeep();
+    let ns = fixture.namespace();
+    let q = declare(&ns, "q", at_least_once("nowhere"));
+    let value = "x".repeat(5000);
+    publish(&ns, queue("q"), &value);
+    for _ in 0..10 {
+        publish(&ns, queue("q"), &"y".repeat(5000));
+    }
+    let (mailbox, mut consumer) = attach(q.subscription());
+    let got = take(&mailbox, &mut consumer, 1).await;
+    assert!(damage(&fixture, value.as_bytes()), "it is in a file");
+    let _ = consumer.reject(&[got[0].id]).unwrap();
+    until("it has left", || {
+        clock.advance(std::time::Duration::from_millis(500));
+        q.counts().ready == 10
+    })
+    .await;
+}
+
+/// Flips a bit of what is stored as this in the log. Whether it is found.
+fn damage(fixture: &Fixture, stored: &[u8]) -> bool {
+    let files = std::fs::read_dir(fixture.dir.path()).unwrap().map(|entry| entry.unwrap().path());
+    for path in files.filter(|path| path.extension().is_some_and(|extension| extension == "seg")) {
+        let mut bytes = std::fs::read(&path).unwrap();
+        if let Some(at) = bytes.windows(stored.len()).position(|found| found == stored) {
+            bytes[at + stored.len() / 2] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            return true;
+        }
+    }
+    false
 }
 
 #[tokio::test]

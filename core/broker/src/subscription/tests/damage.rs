@@ -1,4 +1,4 @@
-//! Messages that cannot be read: what consumers meet, what is stepped over with them, and stepping over them by hand.
+//! Messages that cannot be read: what consumers meet, and what is stepped over with them.
 
 use std::sync::Arc;
 
@@ -11,13 +11,14 @@ use crate::subscription::source::Offer;
 use crate::subscription::state::Load;
 use crate::subscription::{Consumer, ConsumerSpec, MemoryBounds, Pull, Subscription, WhenFull};
 
-const BATCHES: usize = 20;
-const MESSAGES_A_BATCH: usize = 10;
-const VALUE_BYTES: usize = 20_000;
-const YIELDS_MAX: usize = 10_000_000;
+pub(super) const BATCHES: usize = 20;
+pub(super) const MESSAGES_A_BATCH: usize = 10;
+pub(super) const VALUE_BYTES: usize = 20_000;
+/// Each costs about a microsecond, and the damaged read itself waits for all of them.
+const YIELDS_MAX: usize = 200_000;
 
 /// A queue whose first batches are on the disk only.
-fn filled(on_damage: OnDamage) -> (Fixture, TestQueue) {
+pub(super) fn filled(on_damage: OnDamage) -> (Fixture, TestQueue) {
     let fixture = Fixture::cold(CommitPolicy::Os);
     fixture.context.stops_at_damage.set(on_damage == OnDamage::Stop).unwrap();
     let queue = fixture.queue(fixture.create(), QueueLimits::default());
@@ -26,7 +27,7 @@ fn filled(on_damage: OnDamage) -> (Fixture, TestQueue) {
 }
 
 /// Flips a byte in the middle of the stored batch of this number.
-fn damage(fixture: &Fixture, batch: usize) {
+pub(super) fn damage(fixture: &Fixture, batch: usize) {
     damage_message(fixture, batch * MESSAGES_A_BATCH, VALUE_BYTES);
 }
 
@@ -49,13 +50,13 @@ fn damage_message(fixture: &Fixture, number: usize, value_bytes: usize) {
     panic!("no message {number}");
 }
 
-fn attach(queue: &TestQueue) -> (Arc<Mailbox>, Consumer) {
+pub(super) fn attach(queue: &TestQueue) -> (Arc<Mailbox>, Consumer) {
     let mailbox = Mailbox::new();
     (mailbox.clone(), queue.subscription.attach(ConsumerSpec::new(mailbox, 7)).unwrap())
 }
 
 /// Pulls until it has this many messages or cannot read the next one.
-async fn pull(consumer: &mut Consumer, messages: usize) -> (Vec<u64>, bool) {
+pub(super) async fn pull(consumer: &mut Consumer, messages: usize) -> (Vec<u64>, bool) {
     let (mut got, mut last): (Vec<Delivery>, Pull) = (Vec::new(), Pull::default());
     until("the messages, or an error", || {
         last = consumer.pull(messages - got.len(), usize::MAX, &mut got);
@@ -65,9 +66,8 @@ async fn pull(consumer: &mut Consumer, messages: usize) -> (Vec<u64>, bool) {
     (got.iter().map(|delivery| delivery.id.offset).collect(), last.unreadable)
 }
 
-fn ack(consumer: &Consumer, offsets: impl IntoIterator<Item = u64>) {
-    let ids = offsets.into_iter().map(|offset| DeliveryId { partition: 0, offset });
-    consumer.ack(&ids.collect::<Vec<_>>()).unwrap();
+pub(super) fn ack(consumer: &Consumer, offsets: impl IntoIterator<Item = u64>) {
+    consumer.ack(&ids(offsets)).unwrap();
 }
 
 #[tokio::test]
@@ -86,6 +86,7 @@ async fn consumers_are_stopped_at_damage_until_it_is_stepped_over() {
     waiting.drain(&mut tokens);
     assert!(tokens.contains(&7), "the other one is woken to be told");
     assert!(second.pull(1, usize::MAX, &mut Vec::new()).unreadable);
+    drop((first, second));
     // One that comes later tries again, and is told.
     let (_mailbox, mut third) = attach(&queue);
     assert_eq!(pull(&mut third, 1).await, (Vec::new(), true));
@@ -118,7 +119,7 @@ async fn damage_behind_messages_that_are_not_delivered_takes_none_of_them() {
         let ahead = Load { source: 0, again: false, read: queue.stream.read_later(Offset(30), 1) };
         let error = ahead.read.run().unwrap_err();
         assert!(matches!(error, ReadError::Damaged { .. }), "{error}");
-        assert!(!queue.subscription.meet_damage(&ahead, &error));
+        assert!(!queue.subscription.meet_unreadable(&ahead, &error));
         let (_mailbox, mut consumer) = attach(&queue);
         let (got, _) = pull(&mut consumer, 30).await;
         assert_eq!(got, (0..30).collect::<Vec<u64>>());
@@ -296,10 +297,8 @@ async fn damaged_dead_letters_without_a_receiver_are_stepped_over() {
     assert_eq!(letters.iter().filter(|(_, reason)| *reason == DropReason::Damaged).count(), 1);
 }
 
-/// Their offsets are those of the stream, and messages of these offsets in the queue were taken for them.
-#[tokio::test]
-async fn damage_in_the_spilled_part_of_a_queue_in_memory_takes_no_other_message() {
-    let fixture = Fixture::cold(CommitPolicy::Os);
+/// A queue in memory, all of whose messages but the first are in its spilled part. The number of the first spilled one.
+pub(super) async fn spilled(fixture: &Fixture) -> (Arc<Subscription>, u64) {
     let bounds = MemoryBounds { messages_max: 20, bytes_max: u64::MAX, when_full: WhenFull::Spill };
     let subscription = Subscription::in_memory(&fixture.context, "q", Mode::Shared, bounds);
     let plain = batch(1, MESSAGES_A_BATCH, VALUE_BYTES);
@@ -309,17 +308,28 @@ async fn damage_in_the_spilled_part_of_a_queue_in_memory_takes_no_other_message(
     let stream =
         subscription.locked(|state| state.memory().and_then(|m| m.spilled_stream().cloned())).unwrap();
     until("the spilled part is readable", || stream.high_watermark() == stream.next_offset()).await;
+    let in_memory = 200 - stream.next_offset().0;
+    (subscription, in_memory)
+}
+
+pub(super) fn ids(offsets: impl IntoIterator<Item = u64>) -> Vec<DeliveryId> {
+    offsets.into_iter().map(|offset| DeliveryId { partition: 0, offset }).collect()
+}
+
+/// Their offsets are those of the stream, and messages of these offsets in the queue were taken for them.
+#[tokio::test]
+async fn damage_in_the_spilled_part_of_a_queue_in_memory_takes_no_other_message() {
+    let fixture = Fixture::cold(CommitPolicy::Os);
+    let (subscription, in_memory) = spilled(&fixture).await;
     damage(&fixture, 0);
     let mut consumer = subscription.attach(ConsumerSpec::new(Mailbox::new(), 7)).unwrap();
-    let in_memory = 200 - stream.next_offset().0;
     let (got, _) = pull(&mut consumer, in_memory as usize).await;
-    let ids: Vec<_> = got.iter().map(|offset| DeliveryId { partition: 0, offset: *offset }).collect();
     // They come back while the spilled part is read.
     let offer = subscription.locked(|state| state.sources[0].take(1));
     let Offer::Load(read) = offer else { panic!("it is on the disk") };
     let load = Load { source: 0, again: false, read };
-    consumer.requeue(&ids).unwrap();
-    assert!(subscription.meet_damage(&load, &load.read.run().unwrap_err()));
+    consumer.requeue(&ids(got)).unwrap();
+    assert!(subscription.meet_unreadable(&load, &load.read.run().unwrap_err()));
     subscription.locked(|state| state.loaded(0, false, Vec::new()));
     let (got, _) = pull(&mut consumer, 190).await;
     assert_eq!(got, (0..in_memory).chain(in_memory + 10..200).collect::<Vec<u64>>());

@@ -11,3 +11,4 @@ mod locking;
 mod rejected_writes;
 mod sources;
 mod undelivered;
+mod unreadable;
