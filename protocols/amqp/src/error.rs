@@ -153,7 +153,7 @@ impl Refusal {
     /// 406
     pub(crate) fn unreadable(queue: impl Display) -> Self {
         Refusal::precondition_failed(format_args!(
-            "the next messages of {queue} cannot be read: the log is damaged"
+            "the next messages of {queue} cannot be read: the log is damaged or the disk fails"
         ))
     }
 

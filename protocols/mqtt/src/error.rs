@@ -33,7 +33,7 @@ pub(crate) enum Stop {
     #[error("message rejected by a full queue")]
     QueueFull,
     /// They would hold up all behind them, and the client is to know.
-    #[error("the next messages of the client cannot be read: the log is damaged")]
+    #[error("the next messages of the client cannot be read: the log is damaged or the disk fails")]
     Unreadable,
     /// The client did not prove again who it is.
     #[error("re-authentication failed: {0}")]

@@ -144,5 +144,6 @@ impl Channel {
         self.remove_if_done(slot);
         self.resume_paused(shared);
         self.make_ready(slot, shared);
+        self.tell_unreadable(shared);
     }
 }

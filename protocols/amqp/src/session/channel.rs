@@ -63,6 +63,9 @@ pub(super) struct Channel {
     pub(super) unacked_shared: u32,
     /// Consumers that are paused by the shared prefetch or the unacked limit, in order.
     pub(super) paused: VecDeque<u32>,
+    /// Consumers whose next messages cannot be read: they are told once the channel holds no delivery, which its closing would
+    /// requeue.
+    pub(super) unreadable: Vec<u32>,
     /// A `basic.get` found the queue empty and waits for pending writes; if it is empty again, the reply is
     /// `get-empty`.
     pub(super) get_was_empty: bool,
@@ -96,6 +99,7 @@ impl Channel {
             prefetch_shared: 0,
             unacked_shared: 0,
             paused: VecDeque::new(),
+            unreadable: Vec::new(),
             get_was_empty: false,
             reply_queue: None,
             counted,
@@ -208,6 +212,7 @@ impl Channel {
         self.tags.clear();
         self.getters.clear();
         self.paused.clear();
+        self.unreadable.clear();
         self.unacked = UnackedDeliveries::default();
         self.settling = None;
         self.traced = Unsettled::default();

@@ -33,7 +33,7 @@ pub(super) enum Pulled {
     More,
     /// The subscription will wake the consumer, or its prefetch is used up.
     Idle,
-    /// The next messages cannot be read.
+    /// The next messages cannot be read, and the channel holds no delivery.
     Unreadable,
 }
 
@@ -255,6 +255,12 @@ impl Channel {
             return Pulled::Idle;
         }
         match pull {
+            Pull { unreadable: true, .. } if self.holds_deliveries() => {
+                if !self.unreadable.contains(&slot) {
+                    self.unreadable.push(slot);
+                }
+                Pulled::Idle
+            }
             Pull { unreadable: true, .. } => Pulled::Unreadable,
             Pull { more: true, .. } => Pulled::More,
             _ => Pulled::Idle,
@@ -330,6 +336,20 @@ impl Channel {
         {
             consumer.queued = true;
             shared.ready.push_back(at);
+        }
+    }
+
+    /// Whether deliveries of any of its consumers are unacked, those included that a transaction settles.
+    fn holds_deliveries(&self) -> bool {
+        self.consumers.iter().any(|(_, consumer)| consumer.unacked > 0)
+    }
+
+    /// Has the consumers be told whose next messages cannot be read, once the channel holds no delivery.
+    pub(super) fn tell_unreadable(&mut self, shared: &mut Shared) {
+        if !self.unreadable.is_empty() && !self.holds_deliveries() {
+            for slot in std::mem::take(&mut self.unreadable) {
+                self.make_ready(slot, shared);
+            }
         }
     }
 
