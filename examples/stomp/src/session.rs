@@ -220,16 +220,19 @@ impl Session {
     }
 
     /// Writes messages until the output is full. True if there may be more.
-    fn deliver(&mut self, out: &mut Output) -> bool {
+    fn deliver(&mut self, out: &mut Output) -> Result<bool, Ended> {
         let mut pulled = Vec::new();
         for (number, subscription) in &mut self.subscriptions {
             while subscription.is_ready {
                 if out.pending_bytes() >= OUTPUT_BYTES_MAX {
-                    return true;
+                    return Ok(true);
                 }
                 let room = UNACKED_MAX - subscription.unacked.len();
                 let pull = subscription.consumer.pull(room, PULL_BYTES_MAX, &mut pulled);
                 subscription.is_ready = pull.more && room > 0;
+                if pull.unreadable {
+                    return Err(refused(format!("{} cannot be read", subscription.destination)));
+                }
                 for delivery in pulled.drain(..) {
                     let message = self.next_number;
                     self.next_number += 1;
@@ -240,7 +243,7 @@ impl Session {
                 }
             }
         }
-        false
+        Ok(false)
     }
 }
 
@@ -340,7 +343,7 @@ impl Machine for Session {
         if matches!(self.phase, Phase::Leaving) && self.answers.is_empty() {
             return Err(Ended::Disconnected);
         }
-        Ok(self.deliver(out))
+        self.deliver(out)
     }
 
     fn awaits(&self) -> Option<Lsn> {
