@@ -31,6 +31,8 @@ pub struct ListenerInfo {
     /// Host and port by which clients of this listener reach the broker; none: the protocol's setting, or the address that
     /// the client connected to.
     pub advertised: Option<(String, u16)>,
+    /// Its connections are the broker's own: no client comes this way.
+    pub is_internal: bool,
 }
 
 /// The certificate that a client proved to have, verified by the listener.

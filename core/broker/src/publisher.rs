@@ -72,6 +72,8 @@ pub struct Routed {
     /// A full queue or a full namespace refused the message, the topic of its capture rule cannot be created, or more
     /// exchanges lead on than one publish may visit.
     pub refused: bool,
+    /// It was refused by some destinations, and others have it.
+    pub is_split: bool,
 }
 
 /// Why a publish was rejected.
@@ -342,10 +344,10 @@ impl Publisher {
             route.set.live.iter().for_each(|queue| queue.note_other_addresses());
         }
         if !self.is_exempt && self.namespace.is_full() && route.is_stored() {
-            return Ok(Routed { destinations: route.receivers, refused: true });
+            return Ok(Routed { destinations: route.receivers, refused: true, is_split: false });
         }
         if route.is_cut {
-            return Ok(Routed { destinations: route.receivers, refused: true });
+            return Ok(Routed { destinations: route.receivers, refused: true, is_split: false });
         }
         if route.passed_on {
             self.namespace.counters().capture_passed_on.increment(1);
@@ -353,7 +355,7 @@ impl Publisher {
         if route.lacks_capture {
             self.namespace.counters().capture_refused.increment(1);
             if message.guaranteed {
-                return Ok(Routed { destinations: route.receivers, refused: true });
+                return Ok(Routed { destinations: route.receivers, refused: true, is_split: false });
             }
         }
         let mut accepting = None;
@@ -371,7 +373,7 @@ impl Publisher {
             let refusing = self.apply_limits(&route.set, message, to_all);
             if !refusing.is_empty() {
                 if to_all {
-                    return Ok(Routed { destinations, refused: true });
+                    return Ok(Routed { destinations, refused: true, is_split: false });
                 }
                 accepting = Some(Arc::new(route.set.without(&refusing)));
                 is_refused = true;
@@ -395,7 +397,7 @@ impl Publisher {
         self.published += 1;
         self.cost += route.receivers + 1;
         self.unroutable += u64::from(!taken);
-        Ok(Routed { destinations, refused: is_refused })
+        Ok(Routed { destinations, refused: is_refused, is_split: is_refused && taken })
     }
 
     /// Sets (or, with an empty or null value, clears) the retained value of an address, with the write batch. Does nothing

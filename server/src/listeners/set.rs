@@ -307,6 +307,7 @@ fn listener_info(entry: &ListenerEntry, loopback_anonymous: bool) -> ListenerInf
         },
         any_user_name: settings.anonymous_any_name,
         advertised: settings.advertised.clone(),
+        is_internal: false,
     }
 }
 

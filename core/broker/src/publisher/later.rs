@@ -80,7 +80,7 @@ impl Publisher {
         delay_ms: i64,
         retain: bool,
     ) -> Result<Routed, PublishError> {
-        let refused = Ok(Routed { destinations: 1, refused: true });
+        let refused = Ok(Routed { destinations: 1, refused: true, is_split: false });
         let target = match to {
             Target::Exchange { name, routing_key, more_keys } => {
                 DelayedTarget::Exchange { name, routing_key, more_keys: more_keys.to_vec() }
@@ -120,7 +120,7 @@ impl Publisher {
         self.note_check(PendingCheck { queue, at_ms: due_ms, ttl: true, counted_bytes: 0 });
         self.published += 1;
         self.cost += LATER_COST;
-        Ok(Routed { destinations: 1, refused: false })
+        Ok(Routed { destinations: 1, refused: false, is_split: false })
     }
 
     /// What the publisher may do with a message once it is due.

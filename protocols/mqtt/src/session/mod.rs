@@ -166,6 +166,12 @@ impl Session {
         self.expiry_s
     }
 
+    /// Whether this is the broker's own connection, as that of a bridge: topics are not rewritten, and as many messages may
+    /// be open as there are packet identifiers, since another server's Receive Maximum holds.
+    fn is_internal(&self) -> bool {
+        self.connection.listener().is_internal
+    }
+
     /// The protocol's settings.
     pub(crate) fn config(&self) -> &MqttConfig {
         &self.server.config

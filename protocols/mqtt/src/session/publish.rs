@@ -58,7 +58,7 @@ impl Session {
             None => publish.topic,
         };
         let rewritten = match &self.server.config.rewrite {
-            rules if rules.0.is_empty() => None,
+            rules if rules.0.is_empty() || self.connection.listener().is_internal => None,
             rules => {
                 let by = By { client_id: self.core.client_id(), user: self.core.permissions().user() };
                 rules.publish(topic, by)
@@ -192,7 +192,9 @@ impl Session {
             Qos::AtLeastOnce | Qos::ExactlyOnce if routed.refused && !is_v5 => None,
             // The limit of retained messages is reached: delivered, not retained.
             Qos::AtLeastOnce | Qos::ExactlyOnce if routed.refused || (!retained && is_v5) => {
-                Some(Reason::QuotaExceeded)
+                // A bridge sends again what is refused for the quota, which would come again to those who have it.
+                let is_final = self.is_internal() && (routed.is_split || !routed.refused);
+                Some(if is_final { Reason::ImplementationSpecific } else { Reason::QuotaExceeded })
             }
             _ if routed.destinations == 0 => Some(Reason::NoMatchingSubscribers),
             _ => Some(Reason::Success),

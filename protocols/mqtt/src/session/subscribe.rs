@@ -74,7 +74,7 @@ impl Session {
     fn rewritten<'a>(&self, filter: &'a str) -> Cow<'a, str> {
         let by = By { client_id: self.core.client_id(), user: self.core.permissions().user() };
         let inner = filters::inner(filter);
-        if inner.is_empty() {
+        if inner.is_empty() || self.is_internal() {
             return Cow::Borrowed(filter);
         }
         let prefix = filter.strip_suffix(inner).unwrap_or_default();

@@ -33,7 +33,7 @@ impl Session {
         if requested_expiry_s.is_some_and(|requested| requested != request.expiry_s) {
             push(Property::SessionExpiryInterval(request.expiry_s));
         }
-        if config.receive_maximum != u16::MAX {
+        if config.receive_maximum != u16::MAX && !self.is_internal() {
             push(Property::ReceiveMaximum(config.receive_maximum));
         }
         if config.packet_bytes_max < PACKET_BYTES_MAX {

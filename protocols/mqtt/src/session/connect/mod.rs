@@ -79,7 +79,9 @@ pub(crate) async fn connect(
     let opened = admitted.sessions.open(spec).await?;
     let Opened { session: core, present, subscriptions, state, mut completion } = opened;
     let by = By { client_id, user: user.as_deref() };
-    let rewritten = connect.will.as_ref().and_then(|will| config.rewrite.publish(will.topic, by));
+    let is_internal = client.endpoints.listener.is_internal;
+    let rewritten = connect.will.as_ref().filter(|_| !is_internal);
+    let rewritten = rewritten.and_then(|will| config.rewrite.publish(will.topic, by));
     let will_topic =
         rewritten.as_deref().or(connect.will.as_ref().map(|will| will.topic)).unwrap_or_default();
     let will_topic = config.amqp_names.topic(will_topic);
@@ -103,6 +105,7 @@ pub(crate) async fn connect(
     }
     let is_v5 = connect.version == Version::V5;
     let window = request.receive_maximum.min(config.inflight_max);
+    let receive_maximum = if is_internal { u16::MAX } else { config.receive_maximum };
     let mut session = Session {
         version: connect.version,
         is_bridge: connect.is_bridge,
@@ -117,7 +120,7 @@ pub(crate) async fn connect(
         keep_alive_s: keep_alive_s(connect.keep_alive_s, limits.keep_alive_s_max),
         limits,
         expiry_s: request.expiry_s,
-        receive: ReceiveWindow::new(is_v5.then_some(config.receive_maximum), stored.received),
+        receive: ReceiveWindow::new(is_v5.then_some(receive_maximum), stored.received),
         inflight: InflightWindow::new(window, stored.released.iter().copied()),
         aliases_in: alias::Incoming::new(config.topic_alias_maximum),
         aliases_out: alias::Outgoing::new(request.topic_alias_maximum.min(config.outgoing_topic_aliases_max)),
