@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::http_client;
-use crate::protocols::{BRIDGES_MAX, Bridge, BridgeHost, BridgeSpec, BridgeTls, Dial};
+use crate::protocols::{BRIDGES_MAX, Bridge, BridgeHost, BridgeSpec, BridgeTls, Dial, forget_bridge};
 use crate::runtime::Workers;
 
 /// The table of the bridges that were added while the broker ran.
@@ -50,6 +50,10 @@ pub(crate) enum BridgesError {
     Invalid(String),
     #[error("bridge `{0}` is one of the configuration, which is read-only here")]
     Configured(String),
+    #[error("bridge `{0}` has the same `local_client_id`")]
+    SameSession(String),
+    #[error("the broker stops, or failed to change the bridge")]
+    Unfinished,
     #[error("there are {BRIDGES_MAX} bridges already")]
     TooMany,
     #[error(transparent)]
@@ -83,7 +87,10 @@ impl Bridges {
                 continue;
             }
             match serde_json::from_slice(&row) {
-                Ok(spec) => bridges.start_one(spec, false),
+                Ok(spec) => match bridges.with_session_of(&spec) {
+                    None => bridges.start_one(spec, false),
+                    Some(other) => error!(bridge = name, "not started: {}", BridgesError::SameSession(other)),
+                },
                 Err(error) => error!(bridge = name, %error, "a stored bridge cannot be read"),
             }
         }
@@ -119,41 +126,80 @@ impl Bridges {
         self.running.lock().get(name).map(|it| (it.bridge.clone(), it.is_configured))
     }
 
-    /// Adds a bridge, or puts it in the place of the one of its name. Whether there was none.
-    pub(crate) async fn put(&self, spec: BridgeSpec) -> Result<(bool, Completion), BridgesError> {
-        let spec = spec.complete().map_err(BridgesError::Invalid)?;
-        let _changing = self.changing.lock().await;
-        let name = spec.name.clone();
-        let known = self.get(&name);
-        match known {
-            Some((_, true)) => return Err(BridgesError::Configured(name)),
-            None if self.running.lock().len() >= BRIDGES_MAX => return Err(BridgesError::TooMany),
-            _ => {}
-        }
-        let row = serde_json::to_vec(&spec).map_err(|error| BridgesError::Invalid(error.to_string()))?;
-        let lsn = self.broker().put_state(TABLE, name.as_bytes(), Bytes::from(row))?;
-        self.stop_one(&name).await;
-        self.start_one(spec, false);
-        Ok((known.is_none(), Completion::At(lsn)))
+    /// Another bridge with the same session on this broker.
+    fn with_session_of(&self, spec: &BridgeSpec) -> Option<String> {
+        let running = self.running.lock();
+        let mut others = running.values().map(|it| it.bridge.spec()).filter(|other| other.name != spec.name);
+        others.find(|other| other.shares_session(spec)).map(|other| other.name.clone())
     }
 
-    /// Removes a bridge with its session, and what waits in it. None if there is no such bridge.
-    pub(crate) async fn remove(&self, name: &str) -> Result<Option<Completion>, BridgesError> {
+    /// Adds a bridge, or puts it in the place of the one of its name. Whether there was none. It goes on to its end though its
+    /// caller may not wait for it.
+    pub(crate) async fn put(self: Arc<Self>, spec: BridgeSpec) -> Result<(bool, Completion), BridgesError> {
+        let changing = tokio::spawn(async move { self.put_whole(spec).await });
+        changing.await.unwrap_or(Err(BridgesError::Unfinished))
+    }
+
+    async fn put_whole(&self, spec: BridgeSpec) -> Result<(bool, Completion), BridgesError> {
+        let mut spec = spec.complete().map_err(BridgesError::Invalid)?;
         let _changing = self.changing.lock().await;
-        let bridge = match self.get(name) {
-            None => return Ok(None),
-            Some((_, true)) => return Err(BridgesError::Configured(name.to_owned())),
-            Some((bridge, false)) => bridge,
+        let name = spec.name.clone();
+        let former = match self.get(&name) {
+            Some((_, true)) => return Err(BridgesError::Configured(name)),
+            None if self.running.lock().len() >= BRIDGES_MAX => return Err(BridgesError::TooMany),
+            known => known.map(|(bridge, _)| bridge.spec().clone()),
+        };
+        if let Some(other) = self.with_session_of(&spec) {
+            return Err(BridgesError::SameSession(other));
+        }
+        if let Some(former) = &former {
+            spec.unmask(former);
+        }
+        let row = serde_json::to_vec(&spec).map_err(|error| BridgesError::Invalid(error.to_string()))?;
+        let mut completion =
+            Completion::At(self.broker().put_state(TABLE, name.as_bytes(), Bytes::from(row))?);
+        self.stop_one(&name).await;
+        let ended = match &former {
+            Some(former) if !former.shares_session(&spec) => self.end_session(former).await,
+            _ => Ok(Completion::Now),
+        };
+        self.start_one(spec, false);
+        completion = completion.and(ended?);
+        Ok((former.is_none(), completion))
+    }
+
+    /// Removes a bridge with its session, and what waits in it. None if there is no such bridge. It goes on to its end though
+    /// its caller may not wait for it.
+    pub(crate) async fn remove(self: Arc<Self>, name: String) -> Result<Option<Completion>, BridgesError> {
+        let changing = tokio::spawn(async move { self.remove_whole(&name).await });
+        changing.await.unwrap_or(Err(BridgesError::Unfinished))
+    }
+
+    async fn remove_whole(&self, name: &str) -> Result<Option<Completion>, BridgesError> {
+        let _changing = self.changing.lock().await;
+        let spec = match (self.get(name), self.broker().state(TABLE, name.as_bytes())) {
+            (Some((_, true)), _) => return Err(BridgesError::Configured(name.to_owned())),
+            (Some((bridge, false)), _) => Some(bridge.spec().clone()),
+            // It was not started.
+            (None, Some(row)) => serde_json::from_slice(&row).ok(),
+            (None, None) => return Ok(None),
         };
         let mut completion = Completion::At(self.broker().delete_state(TABLE, name.as_bytes())?);
         self.stop_one(name).await;
-        let spec = bridge.spec();
-        if let Some(sessions) = self.broker().sessions(&spec.namespace)
-            && let Some(ended) = sessions.end(&spec.local_client_id).await?
-        {
-            completion = completion.and(ended);
+        completion = completion.and(forget_bridge(self.broker(), name)?.into());
+        // One that was not started for another's session leaves that as it is.
+        if let Some(spec) = spec.filter(|spec| self.with_session_of(spec).is_none()) {
+            completion = completion.and(self.end_session(&spec).await?);
         }
         Ok(Some(completion))
+    }
+
+    /// Ends a session of a bridge on this broker.
+    async fn end_session(&self, spec: &BridgeSpec) -> Result<Completion, SessionError> {
+        match self.broker().sessions(&spec.namespace) {
+            Some(sessions) => Ok(sessions.end(&spec.local_client_id).await?.unwrap_or_default()),
+            None => Ok(Completion::Now),
+        }
     }
 
     /// Stops a bridge, if it runs, and waits until it has ended.

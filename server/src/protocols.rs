@@ -14,7 +14,7 @@ pub(crate) use inver_amqp::{
 use inver_broker::ProtocolPlugin;
 use inver_driver::Timeouts;
 use inver_kafka::{Kafka, KafkaConfig};
-pub(crate) use inver_mqtt::bridge::{Bridge, BridgeHost, Dial};
+pub(crate) use inver_mqtt::bridge::{Bridge, BridgeHost, Dial, forget as forget_bridge};
 pub(crate) use inver_mqtt::{BRIDGES_MAX, BridgeSpec, BridgeTls};
 use inver_mqtt::{Mqtt, MqttConfig};
 

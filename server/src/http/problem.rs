@@ -168,7 +168,10 @@ impl From<BridgesError> for Problem {
         let text = error.to_string();
         match error {
             BridgesError::Invalid(_) => Problem::bad_request(text),
-            BridgesError::Configured(_) | BridgesError::TooMany => Problem::conflict(text),
+            BridgesError::Configured(_) | BridgesError::SameSession(_) | BridgesError::TooMany => {
+                Problem::conflict(text)
+            }
+            BridgesError::Unfinished => Problem::unavailable(text),
             BridgesError::Log(error) => error.into(),
             BridgesError::Session(error) => error.into(),
         }

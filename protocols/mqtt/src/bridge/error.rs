@@ -28,4 +28,8 @@ pub(super) enum BridgeError {
     Encode(#[from] EncodeError),
     #[error("the namespace does not exist")]
     NoNamespace,
+    #[error("the session on this broker is gone, and is made again")]
+    NoSession,
+    #[error("what the bridge is to remember is not stored: {0}")]
+    NotStored(String),
 }

@@ -33,6 +33,8 @@ pub(super) struct Link {
     pub(super) took: Instant,
     /// When a packet was sent last.
     pub(super) sent: Instant,
+    /// When the server was heard last.
+    pub(super) heard: Instant,
     /// When a PINGREQ was sent that is not answered yet.
     pub(super) pinged: Option<Instant>,
 }
@@ -77,6 +79,7 @@ impl Link {
             },
             took: now,
             sent: now,
+            heard: now,
             pinged: None,
         }
     }

@@ -8,7 +8,9 @@
 //! Owns neither sockets nor TLS (see [`Dial`]), nor where bridges are declared.
 
 mod error;
+mod kept;
 mod link;
+mod local;
 mod relay;
 mod side;
 mod status;
@@ -16,37 +18,34 @@ mod topics;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use inver_broker::{Anonymous, Broker, ClientCertificate, Connection, Io, ListenerInfo, ProtocolPlugin};
-use tokio::task::JoinHandle;
+use inver_broker::{Broker, Io, ProtocolPlugin};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+pub use kept::forget;
 pub use status::{BridgeCounts, BridgeState, BridgeStatus};
 
 use self::error::BridgeError;
-use self::link::{Link, Terms};
+use self::kept::Kept;
+use self::link::Link;
 use self::relay::{Flow, Relay};
 use self::side::Side;
 use self::status::Status;
 use self::topics::{Topics, Wanted};
 use crate::codec::{
-    Connect, Disconnect, Packet, Properties, PropertiesBuf, Property, Publish, Qos, Reason, RetainHandling,
-    Subscribe, SubscribeOptions, Unsubscribe, Version, Will,
+    Connect, Disconnect, PACKET_BYTES_MAX, Packet, Properties, PropertiesBuf, Property, Publish, Qos, Reason,
+    RetainHandling, Subscribe, SubscribeOptions, Unsubscribe, Version, Will,
 };
 use crate::config::{BridgeSpec, BridgeTls, BridgeVersion};
 
-/// Bytes between the bridge and this broker that neither has taken yet, each way.
-const PIPE_BYTES: usize = 64 << 10;
-/// The identifier of the SUBSCRIBE and UNSUBSCRIBE of a bridge: servers count theirs from 1.
-const OWN_PACKET_ID: u16 = u16::MAX;
-/// Subscriptions of a session that are looked through for those of an earlier configuration.
-const FILTERS_MAX: usize = 100_000;
+/// The identifiers of the SUBSCRIBE and UNSUBSCRIBE of a bridge: servers count theirs from 1.
+const SUBSCRIBE_ID: u16 = u16::MAX;
+const UNSUBSCRIBE_ID: u16 = u16::MAX - 1;
 /// The time in which the other server must take the end of a connection.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long a connection must last for the next attempt to follow soon.
@@ -83,17 +82,48 @@ pub struct Bridge {
 }
 
 /// What a bridge knows from its earlier connections.
-#[derive(Default)]
+#[derive(Debug)]
 struct Known {
     /// This broker has a session with the subscriptions.
     has_session: bool,
-    /// The session on this broker is a new one: what the other server kept for the former one is not for it.
-    is_new: bool,
-    /// The other server does not know connections of bridges.
-    is_not_private: bool,
-    /// The other server has the subscriptions.
+    kept: Kept,
+}
+
+/// An address of the other server, and what is known of the server there.
+#[derive(Debug)]
+struct Peer<'a> {
+    address: &'a str,
+    privacy: Privacy,
+    /// It has answered the SUBSCRIBE of this configuration.
     has_subscribed: bool,
-    attempts: usize,
+    /// It has answered the UNSUBSCRIBE of the present connection.
+    has_unsubscribed: bool,
+}
+
+/// Whether a server knows connections of bridges. Some refuse one, some only close it, as a server that stops does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Privacy {
+    Untried,
+    Known,
+    /// It did not take one: the next connection is a usual one, whose end says what was the reason.
+    Doubted,
+    Unknown,
+}
+
+impl Privacy {
+    /// What a connection, one of a bridge or a usual one, says of it.
+    fn after(self, is_private: bool, error: Option<&BridgeError>) -> Privacy {
+        match (self, is_private, error) {
+            (_, true, None) => Privacy::Known,
+            (_, true, Some(BridgeError::Refused(_, Reason::UnsupportedProtocolVersion, _))) => {
+                Privacy::Doubted
+            }
+            (Privacy::Untried, true, Some(BridgeError::Closed(_) | BridgeError::Io(..))) => Privacy::Doubted,
+            (Privacy::Doubted, false, None) => Privacy::Unknown,
+            (Privacy::Doubted, false, Some(_)) => Privacy::Untried,
+            (before, ..) => before,
+        }
+    }
 }
 
 impl Bridge {
@@ -120,14 +150,23 @@ impl Bridge {
     /// Runs until it is told to stop: connects, passes messages on, and connects again.
     pub async fn run(&self, host: &BridgeHost, stop: &CancellationToken) {
         let clock = host.broker.clock();
-        let (mut known, mut pause) = (Known::default(), self.pause_min());
-        let addresses: Vec<&str> = self.spec.addresses().collect();
+        let kept = Kept::of(&host.broker, &self.spec.name);
+        let (mut known, mut pause) = (Known { has_session: false, kept }, self.pause_min());
+        let peer = |address| Peer {
+            address,
+            privacy: Privacy::Untried,
+            has_subscribed: false,
+            has_unsubscribed: false,
+        };
+        let mut peers: Vec<Peer<'_>> = self.spec.addresses().map(peer).collect();
+        let (count, mut attempts) = (peers.len().max(1), 0_usize);
         while !stop.is_cancelled() {
             let began = clock.now();
-            let address = addresses.get(known.attempts % addresses.len().max(1)).copied().unwrap_or_default();
+            let Some(peer) = peers.get_mut(attempts % count) else { break };
+            let address = peer.address;
             self.status.set(BridgeState::Connecting, clock.now_ms(), |_| {});
-            let Err(error) = self.connect_once(host, address, &mut known, stop).await else { break };
-            known.attempts += 1;
+            let Err(error) = self.connect_once(host, peer, &mut known, stop).await else { break };
+            attempts = attempts.wrapping_add(1);
             if clock.now() - began >= LASTING {
                 pause = self.pause_min();
             }
@@ -156,156 +195,55 @@ impl Bridge {
     async fn connect_once(
         &self,
         host: &BridgeHost,
-        address: &str,
+        peer: &mut Peer<'_>,
         known: &mut Known,
         stop: &CancellationToken,
     ) -> Result<(), BridgeError> {
+        let (spec, incoming) = (&self.spec, Topics::incoming(&self.spec));
+        let filters: BTreeSet<String> = incoming.wanted().iter().map(|one| one.filter.to_owned()).collect();
         let connecting = async {
-            if !known.has_session {
-                known.is_new = !self.make_session(host).await?;
-                known.has_session = true;
+            if !known.has_session || !self.has_session(host) {
+                self.make_session(host, known).await?;
             }
-            let is_new = known.is_new;
-            if is_new && self.spec.version == BridgeVersion::V311 && !self.spec.clean_start {
+            let is_new = known.kept.is_new;
+            if is_new && spec.version == BridgeVersion::V311 && !spec.clean_start {
                 // Before MQTT 5 a session that begins clean ends with its connection.
-                let mut link = self.connect_remote(host, address, known, true).await?;
+                let mut link = self.connect_remote(host, peer, true).await?;
                 link.put(&farewell(), host.broker.clock().now())?;
                 let _gone = link.write_all().await;
             }
-            let is_clean = self.spec.clean_start || (is_new && self.spec.version == BridgeVersion::V5);
-            let remote = self.connect_remote(host, address, known, is_clean).await?;
-            known.is_new = false;
-            let (local, serving) = self.connect_local(host, remote.terms).await?;
-            Ok::<_, BridgeError>((local, remote, serving))
+            let is_clean = spec.clean_start || (is_new && spec.version == BridgeVersion::V5);
+            let remote = self.connect_remote(host, peer, is_clean).await?;
+            let mut stale = Vec::new();
+            let connected = |kept: &mut Kept| stale = kept.connected(remote.terms.session_present, &filters);
+            known.kept.change(&host.broker, &spec.name, connected).await?;
+            let (local, serving) = self.connect_local(host, remote.terms, known).await?;
+            Ok::<_, BridgeError>((local, remote, serving, stale))
         };
-        let (local, remote, serving) = tokio::select! {
+        let (local, remote, serving, stale) = tokio::select! {
             connected = connecting => connected?,
             () = stop.cancelled() => return Ok(()),
         };
-        let outcome = self.relay(host, (local, remote), address, known, stop).await;
+        peer.has_unsubscribed = false;
+        let outcome = self.relay(host, (local, remote), (peer, stale), stop).await;
         // The pipe is closed: the broker sees the end, and publishes the will.
         let _ended = serving.await;
+        if peer.has_unsubscribed {
+            known.kept.change(&host.broker, &spec.name, |kept| kept.filters = filters).await?;
+        }
         outcome
-    }
-
-    /// Makes the session on this broker with its subscriptions, before there is another server. Whether there was one.
-    async fn make_session(&self, host: &BridgeHost) -> Result<bool, BridgeError> {
-        let clock = host.broker.clock();
-        let sessions = host.broker.sessions(&self.spec.namespace).ok_or(BridgeError::NoNamespace)?;
-        let had = sessions.filters(&self.spec.local_client_id, FILTERS_MAX).unwrap_or_default();
-        let (mut link, serving) = self.open_local(host);
-        let mut properties = PropertiesBuf::new();
-        properties.push(Property::SessionExpiryInterval(u32::MAX))?;
-        // It takes as little as it can: what comes waits for the connection that passes it on.
-        properties.push(Property::ReceiveMaximum(1))?;
-        let connect = self.local_connect(&properties, None);
-        link.connect(connect, clock, host.login_timeout).await?;
-        let topics = Topics::out(&self.spec);
-        let wanted = topics.wanted();
-        let now = clock.now();
-        let mut answers = 0;
-        if !wanted.is_empty() {
-            link.put(&subscribe(&wanted, |_| RetainHandling::DoNotSend), now)?;
-            answers += 1;
-        }
-        let kept: BTreeSet<&[u8]> = wanted.iter().map(|wanted| wanted.filter.as_bytes()).collect();
-        let stale = had.iter().map(|filter| &*filter.filter).filter(|filter| !kept.contains(filter));
-        let stale: Vec<&str> = stale.filter_map(|filter| std::str::from_utf8(filter).ok()).collect();
-        if !stale.is_empty() {
-            let filters = stale;
-            let packet = Unsubscribe { packet_id: OWN_PACKET_ID, properties: Properties::EMPTY, filters };
-            link.put(&Packet::Unsubscribe(packet), now)?;
-            answers += 1;
-        }
-        tokio::select! {
-            done = self.await_answers(&mut link, answers) => done?,
-            () = clock.sleep(host.login_timeout) => return Err(BridgeError::NoAnswer(Side::Local)),
-        }
-        link.put(&farewell(), clock.now())?;
-        let _gone = link.write_all().await;
-        let had_session = link.terms.session_present;
-        drop(link);
-        let _ended = serving.await;
-        Ok(had_session)
-    }
-
-    async fn await_answers(&self, link: &mut Link, answers: usize) -> Result<(), BridgeError> {
-        link.write_all().await.map_err(|error| BridgeError::Io(Side::Local, error))?;
-        let mut left = answers;
-        while left > 0 {
-            let length = match link.packet()? {
-                None => {
-                    link.read().await?;
-                    continue;
-                }
-                Some((Packet::SubAck(suback), length)) => {
-                    let refused = suback.reasons.iter().filter(|reason| reason.is_error()).count();
-                    if let Some(reason) = suback.reasons.iter().find(|reason| reason.is_error()) {
-                        self.status.subscriptions_refused(Side::Local, refused, *reason);
-                    }
-                    left -= 1;
-                    length
-                }
-                Some((Packet::UnsubAck(_), length)) => {
-                    left -= 1;
-                    length
-                }
-                // The session keeps what it sent and was not acknowledged.
-                Some((_, length)) => length,
-            };
-            link.advance(length);
-        }
-        Ok(())
-    }
-
-    /// A connection to this broker, which is served.
-    fn open_local(&self, host: &BridgeHost) -> (Link, JoinHandle<()>) {
-        let (near, far) = tokio::io::duplex(PIPE_BYTES);
-        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let user = self.spec.local_user.clone();
-        let connection = Connection {
-            listener: Arc::new(ListenerInfo {
-                name: "bridge".to_owned(),
-                namespace: Some(self.spec.namespace.as_str().into()),
-                anonymous: Anonymous::LoopbackWithoutUsers,
-                ..ListenerInfo::default()
-            }),
-            // The broker vouches for it as TLS would.
-            certificate: (!user.is_empty())
-                .then(|| Arc::new(ClientCertificate { user: Some(user), ..ClientCertificate::default() })),
-            ..Connection::plain(far, loopback, loopback, CancellationToken::new())
-        };
-        let (protocol, broker) = (host.protocol.clone(), host.broker.clone());
-        let serving = tokio::spawn(async move { protocol.serve(connection, broker).await });
-        let now = host.broker.clock().now();
-        (Link::new(Side::Local, Version::V5, Box::new(near), usize::MAX, now), serving)
-    }
-
-    fn local_connect<'a>(&'a self, properties: &'a PropertiesBuf, will: Option<Will<'a>>) -> Connect<'a> {
-        Connect {
-            version: Version::V5,
-            is_bridge: false,
-            clean_start: false,
-            keep_alive_s: 0,
-            client_id: &self.spec.local_client_id,
-            will,
-            username: None,
-            password: None,
-            properties: properties.as_ref(),
-        }
     }
 
     /// The connection to the other server.
     async fn connect_remote(
         &self,
         host: &BridgeHost,
-        address: &str,
-        known: &mut Known,
+        peer: &mut Peer<'_>,
         clean_start: bool,
     ) -> Result<Link, BridgeError> {
         let (spec, clock) = (&self.spec, host.broker.clock());
         let io = tokio::select! {
-            io = host.dial.dial(address, spec.tls.as_ref()) => io.map_err(|error| BridgeError::Io(Side::Remote, error))?,
+            io = host.dial.dial(peer.address, spec.tls.as_ref()) => io.map_err(|error| BridgeError::Io(Side::Remote, error))?,
             () = clock.sleep(host.login_timeout) => return Err(BridgeError::NoAnswer(Side::Remote)),
         };
         let version = match spec.version {
@@ -313,7 +251,11 @@ impl Bridge {
             BridgeVersion::V5 => Version::V5,
         };
         let growth = Topics::incoming(spec).growth_max();
-        let packet_bytes_max = host.packet_bytes_max.saturating_sub(growth).max(1);
+        let packet_bytes_max = match version {
+            Version::V5 => host.packet_bytes_max.saturating_sub(growth).max(1),
+            // It cannot be told: what this broker does not accept is dropped when it is there.
+            _ => PACKET_BYTES_MAX,
+        };
         let mut link = Link::new(Side::Remote, version, io, packet_bytes_max, clock.now());
         let mut properties = PropertiesBuf::new();
         if version == Version::V5 {
@@ -322,7 +264,9 @@ impl Bridge {
             let bytes = u32::try_from(packet_bytes_max).unwrap_or(u32::MAX);
             properties.push(Property::MaximumPacketSize(bytes))?;
         }
-        let is_private = spec.private && version == Version::V311 && !known.is_not_private;
+        let is_private = spec.private
+            && version == Version::V311
+            && !matches!(peer.privacy, Privacy::Doubted | Privacy::Unknown);
         let connect = Connect {
             version,
             is_bridge: is_private,
@@ -331,45 +275,18 @@ impl Bridge {
             client_id: &spec.client_id,
             will: self.notifies_remote().then(|| self.gone()),
             username: (!spec.user.is_empty()).then_some(&*spec.user),
-            password: (!spec.password.is_empty()).then_some(spec.password.as_bytes()),
+            password: (!spec.password.0.is_empty()).then_some(spec.password.0.as_bytes()),
             properties: properties.as_ref(),
         };
         let outcome = link.connect(connect, clock, host.login_timeout).await;
-        let is_unknown = |error: &BridgeError| {
-            matches!(
-                error,
-                BridgeError::Refused(_, Reason::UnsupportedProtocolVersion, _)
-                    | BridgeError::Closed(_)
-                    | BridgeError::Io(..)
-            )
-        };
-        if is_private && outcome.as_ref().is_err_and(is_unknown) {
+        peer.privacy = peer.privacy.after(is_private, outcome.as_ref().err());
+        if is_private && peer.privacy == Privacy::Doubted {
             info!(
                 bridge = spec.name,
-                "the other server does not know connections of bridges: it is a usual one next"
+                "the other server may not know connections of bridges: the next one is a usual one"
             );
-            known.is_not_private = true;
         }
         outcome.map(|()| link)
-    }
-
-    /// The connection to this broker, once there is one to the other server.
-    async fn connect_local(
-        &self,
-        host: &BridgeHost,
-        remote: Terms,
-    ) -> Result<(Link, JoinHandle<()>), BridgeError> {
-        let (mut link, serving) = self.open_local(host);
-        let mut properties = PropertiesBuf::new();
-        properties.push(Property::SessionExpiryInterval(u32::MAX))?;
-        properties.push(Property::ReceiveMaximum(self.spec.inflight_max.min(remote.receive_maximum)))?;
-        let growth = Topics::out(&self.spec).growth_max();
-        let packet_bytes_max = remote.packet_bytes_max.saturating_sub(growth).max(1);
-        properties.push(Property::MaximumPacketSize(u32::try_from(packet_bytes_max).unwrap_or(u32::MAX)))?;
-        let will = self.spec.notifications.then(|| self.gone());
-        let connect = self.local_connect(&properties, will);
-        link.connect(connect, host.broker.clock(), host.login_timeout).await?;
-        Ok((link, serving))
     }
 
     /// Passes messages on until a connection ends.
@@ -377,8 +294,7 @@ impl Bridge {
         &self,
         host: &BridgeHost,
         (mut local, mut remote): (Link, Link),
-        address: &str,
-        known: &mut Known,
+        (peer, stale): (&mut Peer<'_>, Vec<String>),
         stop: &CancellationToken,
     ) -> Result<(), BridgeError> {
         let (spec, clock) = (&self.spec, host.broker.clock());
@@ -406,8 +322,11 @@ impl Bridge {
         if !wanted_out.is_empty() {
             local.put(&subscribe(&as_wanted(&wanted_out), retained), now)?;
         }
+        if !stale.is_empty() {
+            remote.put(&unsubscribe(stale.iter().map(String::as_str).collect()), now)?;
+        }
         // Before MQTT 5 each SUBSCRIBE brings all retained messages.
-        let again = remote.version == Version::V5 || !is_known || !known.has_subscribed;
+        let again = remote.version == Version::V5 || !is_known || !peer.has_subscribed;
         if !wanted_in.is_empty() && again {
             remote.put(&subscribe(&as_wanted(&wanted_in), retained), now)?;
         }
@@ -417,7 +336,7 @@ impl Bridge {
         if self.notifies_remote() {
             remote.put(&self.state(b"1"), now)?;
         }
-        known.has_subscribed = true;
+        let address = peer.address;
         info!(bridge = spec.name, address, session_present = is_known, "bridge is connected");
         self.status.set(BridgeState::Connected, clock.now_ms(), |shown| {
             shown.connected_to = address.to_owned();
@@ -429,6 +348,8 @@ impl Bridge {
             relay.release_all(now)?;
         }
         let outcome = relay.run(clock, stop).await;
+        peer.has_subscribed |= relay.has_subscribed;
+        peer.has_unsubscribed = relay.has_unsubscribed;
         if outcome.is_ok() {
             self.say_farewell(&mut relay.remote, clock.now());
             tokio::select! {
@@ -487,12 +408,42 @@ fn subscribe<'a>(wanted: &[Wanted<'a>], retained: impl Fn(&Wanted<'a>) -> Retain
         (one.filter, options)
     });
     Packet::Subscribe(Subscribe {
-        packet_id: OWN_PACKET_ID,
+        packet_id: SUBSCRIBE_ID,
         properties: Properties::EMPTY,
         filters: filters.collect(),
     })
 }
 
+fn unsubscribe(filters: Vec<&str>) -> Packet<'_> {
+    Packet::Unsubscribe(Unsubscribe { packet_id: UNSUBSCRIBE_ID, properties: Properties::EMPTY, filters })
+}
+
 fn farewell() -> Packet<'static> {
     Packet::Disconnect(Disconnect { reason: Reason::Success, properties: Properties::EMPTY })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_server_knows_no_bridges_once_it_takes_a_usual_connection_instead() {
+        let closed = BridgeError::Closed(Side::Remote);
+        let refused = BridgeError::Refused(Side::Remote, Reason::UnsupportedProtocolVersion, String::new());
+        let away = BridgeError::Io(Side::Remote, io::ErrorKind::ConnectionReset.into());
+        for (begin, is_private, error, end) in [
+            (Privacy::Untried, true, None, Privacy::Known),
+            (Privacy::Untried, true, Some(&closed), Privacy::Doubted),
+            (Privacy::Untried, true, Some(&refused), Privacy::Doubted),
+            (Privacy::Known, true, Some(&closed), Privacy::Known),
+            (Privacy::Known, true, Some(&refused), Privacy::Doubted),
+            (Privacy::Doubted, false, Some(&away), Privacy::Untried),
+            (Privacy::Doubted, false, None, Privacy::Unknown),
+            (Privacy::Unknown, false, Some(&closed), Privacy::Unknown),
+        ] {
+            assert_eq!(begin.after(is_private, error), end, "{begin:?} {is_private} {error:?}");
+        }
+    }
 }

@@ -21,7 +21,7 @@ use crate::codec::{Ack, Packet, PropertiesBuf, Property, Publish, Qos, Reason, V
 
 /// Output above which QoS 0 messages for this broker are dropped, and messages for the other server are not read.
 const SOFT_BYTES_MAX: usize = 1 << 20;
-/// Output for this broker above which the other server is not read.
+/// Output of either side above which the other server is not read.
 const HARD_BYTES_MAX: usize = 8 << 20;
 /// How much longer than the keep alive a server may take nothing, or not answer a PINGREQ: one and a half times.
 const SILENCE_FACTOR: (u32, u32) = (3, 2);
@@ -33,11 +33,13 @@ pub(super) struct Flow {
     pub(super) keeps_retain: bool,
     /// Identifiers of QoS 2 messages whose PUBREL the relay answers.
     absorbed: BTreeSet<u16>,
+    /// Identifiers of QoS 2 messages that were passed on at QoS 1.
+    lowered: BTreeSet<u16>,
 }
 
 impl Flow {
     pub(super) fn new(topics: Topics, keeps_retain: bool) -> Flow {
-        Flow { topics, keeps_retain, absorbed: BTreeSet::new() }
+        Flow { topics, keeps_retain, absorbed: BTreeSet::new(), lowered: BTreeSet::new() }
     }
 }
 
@@ -49,6 +51,12 @@ pub(super) struct Relay<'a> {
     pub(super) incoming: Flow,
     /// PUBCOMPs of this broker that answer PUBRELs of [`release_all`](Self::release_all).
     releasing: u32,
+    /// The other server has answered the SUBSCRIBE.
+    pub(super) has_subscribed: bool,
+    /// The other server has answered the UNSUBSCRIBE.
+    pub(super) has_unsubscribed: bool,
+    /// A message that a side refused was logged.
+    has_logged_refusal: bool,
     pub(super) name: &'a str,
     pub(super) status: &'a Status,
     topic: String,
@@ -62,7 +70,19 @@ impl<'a> Relay<'a> {
         status: &'a Status,
     ) -> Relay<'a> {
         let ((local, remote), (out, incoming)) = (links, flows);
-        Relay { local, remote, out, incoming, releasing: 0, name, status, topic: String::new() }
+        Relay {
+            local,
+            remote,
+            out,
+            incoming,
+            releasing: 0,
+            has_subscribed: false,
+            has_unsubscribed: false,
+            has_logged_refusal: false,
+            name,
+            status,
+            topic: String::new(),
+        }
     }
 
     /// Frees all identifiers of QoS 2 messages that this broker waits to have released: the other server has no session
@@ -81,15 +101,20 @@ impl<'a> Relay<'a> {
             let now = clock.now();
             self.take_all(now)?;
             let tick = self.keep_alive(now)?;
+            let (reads_local, reads_remote) = (self.takes_local(), self.takes_remote());
             let (local, remote) = (&mut self.local, &mut self.remote);
-            let reads_local = remote.output.len() < SOFT_BYTES_MAX;
-            let reads_remote = local.output.len() < HARD_BYTES_MAX;
             let writes_local = !local.output.is_empty() || local.is_unflushed;
             let writes_remote = !remote.output.is_empty() || remote.is_unflushed;
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                done = read(&mut local.reader, &mut local.input, Side::Local), if reads_local => done?,
-                done = read(&mut remote.reader, &mut remote.input, Side::Remote), if reads_remote => done?,
+                done = read(&mut local.reader, &mut local.input, Side::Local), if reads_local => {
+                    done?;
+                    local.heard = clock.now();
+                }
+                done = read(&mut remote.reader, &mut remote.input, Side::Remote), if reads_remote => {
+                    done?;
+                    remote.heard = clock.now();
+                }
                 done = write(&mut local.writer, &mut local.output, &mut local.is_unflushed, Side::Local),
                     if writes_local => { done?; local.took = clock.now(); }
                 done = write(&mut remote.writer, &mut remote.output, &mut remote.is_unflushed, Side::Remote),
@@ -109,11 +134,13 @@ impl<'a> Relay<'a> {
             if is_silent || (!link.output.is_empty() && now - link.took >= silence_max) {
                 return Err(BridgeError::NoAnswer(link.side));
             }
-            if now - link.sent >= keep_alive && link.pinged.is_none() {
+            // A server that is only sent to must be heard too: what it takes may have gone no further than its system.
+            let quiet = link.sent.min(link.heard);
+            if now - quiet >= keep_alive && link.pinged.is_none() {
                 link.put(&Packet::PingReq, now)?;
                 link.pinged = Some(now);
             }
-            let since = link.pinged.map_or(link.sent + keep_alive, |since| since + silence_max);
+            let since = link.pinged.map_or(quiet + keep_alive, |since| since + silence_max);
             let stalled = (!link.output.is_empty()).then(|| link.took + silence_max);
             next = [next, Some(since), stalled].into_iter().flatten().min();
         }
@@ -122,9 +149,19 @@ impl<'a> Relay<'a> {
 
     /// Handles every whole packet of both sides that there is room for.
     fn take_all(&mut self, now: Instant) -> Result<(), BridgeError> {
-        while self.remote.output.len() < SOFT_BYTES_MAX && self.take(Side::Local, now)? {}
-        while self.local.output.len() < HARD_BYTES_MAX && self.take(Side::Remote, now)? {}
+        while self.takes_local() && self.take(Side::Local, now)? {}
+        while self.takes_remote() && self.take(Side::Remote, now)? {}
         Ok(())
+    }
+
+    /// Whether there is room for what this broker sends.
+    fn takes_local(&self) -> bool {
+        self.remote.output.len() < SOFT_BYTES_MAX
+    }
+
+    /// Whether there is room for what the other server sends, and for its acknowledgements.
+    fn takes_remote(&self) -> bool {
+        self.local.output.len() < HARD_BYTES_MAX && self.remote.output.len() < HARD_BYTES_MAX
     }
 
     /// Handles one packet of a side; false if there is none.
@@ -145,6 +182,10 @@ impl<'a> Relay<'a> {
                 let topic = known.then_some(&*self.topic);
                 match forward(publish, topic, flow, to, now)? {
                     Forwarded::Whole => self.status.count(side, Tally::Passed),
+                    Forwarded::AtLeastOnce => {
+                        self.status.count(side, Tally::Passed);
+                        flow.lowered.insert(publish.packet_id);
+                    }
                     Forwarded::AtMostOnce => {
                         self.status.count(side, Tally::Passed);
                         answer(publish, flow, from, now)?;
@@ -166,19 +207,29 @@ impl<'a> Relay<'a> {
                 // The message may be taken later: its sender keeps it and sends it on the next connection.
                 return Err(BridgeError::TryLater(side));
             }
+            Packet::PubAck(ack) if back.lowered.remove(&ack.packet_id) => {
+                self.status.refused(self.name, side, ack.reason, &mut self.has_logged_refusal);
+                to.put(&Packet::PubRec(Ack::new(ack.packet_id, ack.reason)), now)?;
+                if !ack.reason.is_error() || to.version != Version::V5 {
+                    back.absorbed.insert(ack.packet_id);
+                }
+            }
             Packet::PubAck(ack) => {
-                self.status.refused(self.name, side, ack.reason);
+                self.status.refused(self.name, side, ack.reason, &mut self.has_logged_refusal);
                 to.put(&Packet::PubAck(Ack::new(ack.packet_id, ack.reason)), now)?;
             }
             Packet::PubRec(ack) => {
-                self.status.refused(self.name, side, ack.reason);
+                self.status.refused(self.name, side, ack.reason, &mut self.has_logged_refusal);
                 to.put(&Packet::PubRec(Ack::new(ack.packet_id, ack.reason)), now)?;
                 if ack.reason.is_error() && to.version != Version::V5 {
                     // Before MQTT 5 the exchange goes on.
                     back.absorbed.insert(ack.packet_id);
                 }
             }
-            Packet::PubRel(ack) if flow.absorbed.remove(&ack.packet_id) => {
+            // A server without QoS 2 knows no PUBREL: this one is of an earlier connection.
+            Packet::PubRel(ack)
+                if flow.absorbed.remove(&ack.packet_id) || to.terms.maximum_qos < Qos::ExactlyOnce =>
+            {
                 from.put(&Packet::PubComp(Ack::new(ack.packet_id, Reason::Success)), now)?;
             }
             Packet::PubRel(ack) => {
@@ -200,8 +251,9 @@ impl<'a> Relay<'a> {
                     );
                     self.status.subscriptions_refused(side, refused, *reason);
                 }
+                self.has_subscribed |= side == Side::Remote;
             }
-            Packet::UnsubAck(_) => {}
+            Packet::UnsubAck(_) => self.has_unsubscribed |= side == Side::Remote,
             Packet::PingResp => from.pinged = None,
             Packet::Disconnect(disconnect) => {
                 return Err(BridgeError::Disconnected(side, disconnect.reason));
@@ -218,6 +270,8 @@ impl<'a> Relay<'a> {
 enum Forwarded {
     /// It was passed on with its QoS.
     Whole,
+    /// A QoS 2 message was passed on at QoS 1, as the server takes no higher one.
+    AtLeastOnce,
     /// It was passed on at QoS 0, as the server takes no higher one.
     AtMostOnce,
     Dropped(&'static str),
@@ -238,10 +292,7 @@ fn forward(
     if is_full && publish.qos == Qos::AtMostOnce && to.side == Side::Local {
         return Ok(Forwarded::Dropped("this broker takes messages more slowly than they come"));
     }
-    let (qos, is_lowered) = match publish.qos > to.terms.maximum_qos {
-        true => (Qos::AtMostOnce, true),
-        false => (publish.qos, false),
-    };
+    let qos = publish.qos.min(to.terms.maximum_qos);
     // Properties of the other connection; neither has any that were not asked for.
     let is_own = |property: &Property<'_>| {
         matches!(property, Property::TopicAlias(_) | Property::SubscriptionIdentifier(_))
@@ -275,7 +326,11 @@ fn forward(
         to.output.truncate(before);
         return Ok(Forwarded::Dropped("it is longer than the server accepts"));
     }
-    Ok(if is_lowered { Forwarded::AtMostOnce } else { Forwarded::Whole })
+    Ok(match qos {
+        qos if qos == publish.qos => Forwarded::Whole,
+        Qos::AtMostOnce => Forwarded::AtMostOnce,
+        _ => Forwarded::AtLeastOnce,
+    })
 }
 
 /// Acknowledges a message that the other side does not acknowledge.

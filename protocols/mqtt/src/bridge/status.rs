@@ -110,8 +110,9 @@ impl Status {
         self.counts[from as usize][tally as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a message that a side refused, if that is what the reason says. The first one of a connection is logged.
-    pub(super) fn refused(&self, bridge: &str, by: Side, reason: Reason) {
+    /// Counts a message that a side refused, if that is what the reason says. The first one of a connection is logged and
+    /// shown.
+    pub(super) fn refused(&self, bridge: &str, by: Side, reason: Reason, is_logged: &mut bool) {
         if !reason.is_error() {
             return;
         }
@@ -120,11 +121,9 @@ impl Status {
             Side::Remote => Side::Local,
         };
         self.count(from, Tally::Refused);
-        let what = format!("a message was refused: {reason:?}");
-        let mut shown = self.shown.lock();
-        if shown.last_error.as_deref() != Some(&*what) {
-            warn!(bridge, ?by, ?reason, "a message of a bridge was refused");
-            shown.last_error = Some(what);
+        if !std::mem::replace(is_logged, true) {
+            warn!(bridge, ?by, ?reason, "a message of a bridge was refused; further ones are counted");
+            self.shown.lock().last_error = Some(format!("a message was refused: {reason:?}"));
         }
     }
 

@@ -7,6 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{Qos, Shared, check_filter, split_shared};
 
+/// What is shown in place of a password.
+const MASK: &str = "***";
+/// Beginnings of filters and topics that are functions of a server.
+const FUNCTIONS: [&str; 3] = ["$queue/", "$exclusive/", "$delayed/"];
+
 /// Bound of the bridges of a broker.
 pub const BRIDGES_MAX: usize = 100;
 /// Bound of the topics of a bridge.
@@ -67,6 +72,17 @@ pub struct BridgeTls {
     pub key: String,
 }
 
+/// A password, which is not shown by accident.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BridgePassword(pub String);
+
+impl std::fmt::Debug for BridgePassword {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_empty() { "none" } else { MASK })
+    }
+}
+
 /// A bridge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -84,7 +100,7 @@ pub struct BridgeSpec {
     /// Its user name at the other server; empty: none.
     pub user: String,
     /// The password.
-    pub password: String,
+    pub password: BridgePassword,
     /// Whether the other server forgets the bridge when the connection ends.
     pub clean_start: bool,
     /// Seconds that the other server keeps what waits for the bridge (MQTT 5); the default is for ever.
@@ -126,7 +142,7 @@ impl Default for BridgeSpec {
             tls: None,
             client_id: String::new(),
             user: String::new(),
-            password: String::new(),
+            password: BridgePassword::default(),
             clean_start: false,
             session_expiry_s: u32::MAX,
             keep_alive_s: 60,
@@ -164,6 +180,29 @@ impl BridgeSpec {
         Ok(self)
     }
 
+    /// As it is shown: without the password.
+    #[must_use]
+    pub fn masked(&self) -> BridgeSpec {
+        let mut masked = self.clone();
+        if !masked.password.0.is_empty() {
+            MASK.clone_into(&mut masked.password.0);
+        }
+        masked
+    }
+
+    /// Takes the password of the former bridge if this one has a masked one, as it was shown.
+    pub fn unmask(&mut self, former: &BridgeSpec) {
+        if self.password.0 == MASK {
+            self.password = former.password.clone();
+        }
+    }
+
+    /// Whether both have the same session on this broker.
+    #[must_use]
+    pub fn shares_session(&self, other: &BridgeSpec) -> bool {
+        (&self.namespace, &self.local_client_id) == (&other.namespace, &other.local_client_id)
+    }
+
     fn check(&self) -> Result<(), String> {
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if self.name.is_empty() || self.name.len() > NAME_BYTES_MAX || !self.name.bytes().all(is_word) {
@@ -191,7 +230,7 @@ impl BridgeSpec {
         let texts = [
             &self.client_id,
             &self.user,
-            &self.password,
+            &self.password.0,
             &self.local_user,
             &self.local_client_id,
             &self.notification_topic,
@@ -225,7 +264,8 @@ impl BridgeTopic {
             let is_filter = check_filter(&filter).is_ok()
                 && split_shared(&filter) == Shared::No
                 && filter.len() <= usize::from(u16::MAX)
-                && !filter.contains('\0');
+                && !filter.contains('\0')
+                && !FUNCTIONS.iter().any(|function| filter.starts_with(function));
             if !is_filter || prefix.contains(['+', '#']) {
                 return Err(format!("`{filter}` is no topic filter behind a prefix without wildcards"));
             }
@@ -267,17 +307,19 @@ impl Setting for ConfiguredBridges {
             if complete.iter().any(|other| other.name == spec.name) {
                 return Err(D::Error::custom(format_args!("two bridges have the name `{}`", spec.name)));
             }
+            if let Some(other) = complete.iter().find(|other| other.shares_session(&spec)) {
+                let (name, other, id) = (&spec.name, &other.name, &spec.local_client_id);
+                return Err(D::Error::custom(format_args!(
+                    "the bridges `{other}` and `{name}` have the same `local_client_id`, `{id}`"
+                )));
+            }
             complete.push(spec);
         }
         Ok(ConfiguredBridges(complete))
     }
 
     fn show(&self) -> String {
-        let masked = |spec: &BridgeSpec| match spec.password.is_empty() {
-            true => spec.clone(),
-            false => BridgeSpec { password: "***".to_owned(), ..spec.clone() },
-        };
-        let all: Vec<BridgeSpec> = self.0.iter().map(masked).collect();
+        let all: Vec<BridgeSpec> = self.0.iter().map(BridgeSpec::masked).collect();
         serde_json::to_string(&all).unwrap_or_default()
     }
 }
@@ -299,6 +341,60 @@ mod tests {
     }
 
     #[test]
+    fn a_password_is_masked_and_a_masked_one_stays() {
+        let known = BridgeSpec { password: BridgePassword("secret".into()), ..spec() };
+        assert!(!format!("{known:?}").contains("secret"));
+        let mut again = known.masked();
+        assert_eq!(again.password.0, "***");
+        again.unmask(&known);
+        assert_eq!(again, known);
+        assert!(spec().masked().password.0.is_empty());
+    }
+
+    #[test]
+    fn two_bridges_do_not_share_a_session() {
+        let read = |second: &str| {
+            let entry = |name, id| {
+                format!(
+                    r#"{{"name":"{name}","local_client_id":"{id}","address":"h:1","topics":[{{"filter":"a"}}]}}"#
+                )
+            };
+            let all = format!("[{},{}]", entry("a", ""), entry("b", second));
+            ConfiguredBridges::read(&mut serde_json::Deserializer::from_str(&all))
+        };
+        assert!(read("").is_ok());
+        assert!(read("bridge-a").unwrap_err().to_string().contains("`bridge-a`"));
+    }
+
+    /// Bridges over HTTP are stored so.
+    #[test]
+    fn kept_rows_stay_readable() {
+        let row = r#"{"name":"b","address":"h:1883","version":"3.1.1","tls":{"ca":"c","cert":"","key":""},"client_id":"inver-b",
+            "user":"u","password":"p","clean_start":false,"session_expiry_s":4294967295,"keep_alive_s":60,"inflight_max":20,
+            "retry_s_min":1,"retry_s_max":30,"notifications":true,"notifications_local_only":true,
+            "notification_topic":"$SYS/broker/connection/inver-b/state","private":true,"retain":true,"local_user":"",
+            "local_client_id":"bridge-b","namespace":"/","topics":[{"filter":"a/#","direction":"both","qos":1,
+            "local_prefix":"","remote_prefix":"r/"}]}"#;
+        let kept: BridgeSpec = serde_json::from_str(row).unwrap();
+        let topics = vec![BridgeTopic {
+            filter: "a/#".into(),
+            direction: Direction::Both,
+            qos: 1,
+            remote_prefix: "r/".into(),
+            ..BridgeTopic::default()
+        }];
+        let expected = BridgeSpec {
+            version: BridgeVersion::V311,
+            tls: Some(BridgeTls { ca: "c".into(), ..BridgeTls::default() }),
+            user: "u".into(),
+            password: BridgePassword("p".into()),
+            topics,
+            ..spec()
+        };
+        assert_eq!(kept, expected.complete().unwrap());
+    }
+
+    #[test]
     fn what_cannot_work_is_refused() {
         let topic = |filter: &str, local: &str, qos| BridgeTopic {
             filter: filter.into(),
@@ -317,6 +413,9 @@ mod tests {
             BridgeSpec { topics: vec![topic("", "l", 0)], ..spec() },
             BridgeSpec { topics: vec![topic("a", "", 3)], ..spec() },
             BridgeSpec { topics: vec![topic("$share/g/a", "", 1)], ..spec() },
+            BridgeSpec { topics: vec![topic("$queue/a", "", 1)], ..spec() },
+            BridgeSpec { topics: vec![topic("a", "$exclusive/", 1)], ..spec() },
+            BridgeSpec { topics: vec![topic("5/a", "$delayed/", 1)], ..spec() },
             BridgeSpec { inflight_max: 0, ..spec() },
             BridgeSpec { retry_s_min: 9, retry_s_max: 8, ..spec() },
             BridgeSpec { notification_topic: "a/#".into(), ..spec() },

@@ -19,9 +19,6 @@ use crate::http::problem::Problem;
 use crate::http::request::{Body, Name};
 use crate::protocols::{Bridge, BridgeSpec};
 
-/// What is shown in place of a password.
-const MASK: &str = "***";
-
 /// A bridge.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = Bridge)]
@@ -56,7 +53,6 @@ pub(in crate::http) struct Shown {
 impl Shown {
     fn of(app: &App, bridge: &Bridge, configured: bool) -> Shown {
         let (spec, status) = (bridge.spec(), bridge.status());
-        let masked = if spec.password.is_empty() { String::new() } else { MASK.to_owned() };
         let sessions = app.broker.sessions(&spec.namespace);
         let session = sessions.and_then(|sessions| sessions.info(&spec.local_client_id));
         let json = |value: Result<JsonValue, serde_json::Error>| value.unwrap_or_default();
@@ -71,7 +67,7 @@ impl Shown {
             queued: session.map_or(0, |session| session.queued + session.unacked),
             out: json(serde_json::to_value(status.out)),
             incoming: json(serde_json::to_value(status.incoming)),
-            settings: json(serde_json::to_value(BridgeSpec { password: masked, ..spec.clone() })),
+            settings: json(serde_json::to_value(spec.masked())),
         }
     }
 }
@@ -118,7 +114,8 @@ pub(in crate::http) async fn get(
 }
 
 /// Adds a bridge, or puts it in the place of the one of its name; it starts at once. The body has the settings of an entry of
-/// `mqtt.bridges`. Its session on this broker stays.
+/// `mqtt.bridges`; the masked password of a bridge as it is shown keeps its password. Its session on this broker stays, unless
+/// it gets another `local_client_id` or `namespace`.
 #[utoipa::path(put, path = "/bridges/{name}", tag = "bridges", params(("name" = String, Path)), request_body = Object,
     responses((status = 201, body = Shown), (status = 200, body = Shown)))]
 pub(in crate::http) async fn put(
@@ -132,7 +129,7 @@ pub(in crate::http) async fn put(
     let spec = serde_json::from_value(JsonValue::Object(body));
     let spec: BridgeSpec = spec.map_err(|error| Problem::bad_request(error.to_string()))?;
     let bridges = bridges(&app)?;
-    let (created, completion) = bridges.put(spec).await?;
+    let (created, completion) = bridges.clone().put(spec).await?;
     committed(&app, completion).await?;
     caller.did(AuditKind::Topology, if created { "create" } else { "alter" }, "bridge", &name);
     let (bridge, configured) = bridges.get(&name).ok_or_else(|| unknown(&name))?;
@@ -148,7 +145,7 @@ pub(in crate::http) async fn delete(
     Name(name): Name,
 ) -> Result<StatusCode, Problem> {
     caller.check_administers()?;
-    let completion = bridges(&app)?.remove(&name).await?.ok_or_else(|| unknown(&name))?;
+    let completion = bridges(&app)?.remove(name.clone()).await?.ok_or_else(|| unknown(&name))?;
     committed(&app, completion).await?;
     caller.did(AuditKind::Topology, "delete", "bridge", &name);
     Ok(StatusCode::NO_CONTENT)
