@@ -212,6 +212,9 @@ pub enum SubmitError {
         /// The limit.
         bytes_max: usize,
     },
+    /// A batch outside of a transaction, of a producer that has a transaction open in the stream.
+    #[error("the producer has an open transaction in the stream")]
+    TransactionOpen,
     /// The stream has [`crate::LogOptions::transactions_per_stream_max`] transactions that are open, or aborted and kept.
     #[error("the stream has {count_max} open or aborted transactions, which is the limit")]
     TooManyTransactions {

@@ -130,7 +130,7 @@ section! {
         pub(crate) read_buffers_bytes_max: usize = log().read_buffers_bytes_max => bytes(0..=TIB),
         /// Idempotent producers remembered per partition; beyond it the one idle for longest is forgotten.
         pub(crate) producers_per_partition_max: usize = log().producers_per_stream_max => count(1..=10_000_000),
-        /// Transactions known per partition: open, or aborted with records that are kept, 32 bytes each; further ones are refused.
+        /// Transactions known per partition: open, or aborted with records that are kept, about 80 bytes each; further ones are refused.
         pub(crate) transactions_per_partition_max: usize = log().transactions_per_stream_max => count(1..=10_000_000),
         /// Keys held in memory during the compaction of a partition, 48 bytes each; further keys are compacted in the
         /// next pass.

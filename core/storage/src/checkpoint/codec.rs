@@ -135,16 +135,16 @@ pub(crate) fn encode_stream(
 }
 
 fn encode_transactions(out: &mut Vec<u8>, transactions: &Transactions) {
-    out.extend_from_slice(&transactions.noted.to_le_bytes());
-    out.extend_from_slice(&(transactions.open.len() as u32).to_le_bytes());
-    for open in &transactions.open {
+    out.extend_from_slice(&transactions.noted().to_le_bytes());
+    out.extend_from_slice(&(transactions.open().len() as u32).to_le_bytes());
+    for open in transactions.open() {
         out.extend_from_slice(&open.producer.to_le_bytes());
         out.extend_from_slice(&open.epoch.to_le_bytes());
         out.extend_from_slice(&open.first.to_le_bytes());
         out.extend_from_slice(&open.started_ms.to_le_bytes());
     }
-    out.extend_from_slice(&(transactions.aborted.len() as u32).to_le_bytes());
-    for aborted in &transactions.aborted {
+    out.extend_from_slice(&(transactions.aborted().len() as u32).to_le_bytes());
+    for aborted in transactions.aborted() {
         out.extend_from_slice(&aborted.producer.to_le_bytes());
         for field in [aborted.first, aborted.last, aborted.stable] {
             out.extend_from_slice(&field.to_le_bytes());
@@ -153,25 +153,21 @@ fn encode_transactions(out: &mut Vec<u8>, transactions: &Transactions) {
 }
 
 fn decode_transactions(fields: &mut Fields<'_>) -> Option<Transactions> {
-    let mut transactions = Transactions { noted: fields.u64()?, ..Transactions::default() };
+    let noted = fields.u64()?;
+    let (mut open, mut aborted) = (Vec::new(), Vec::new());
     for _ in 0..fields.u32()? {
-        transactions.open.push(Open {
-            producer: fields.i64()?,
-            epoch: fields.i16()?,
-            first: fields.u64()?,
-            started_ms: fields.i64()?,
-            marker: None,
-        });
+        let (producer, epoch) = (fields.i64()?, fields.i16()?);
+        open.push(Open { producer, epoch, first: fields.u64()?, end: noted, started_ms: fields.i64()? });
     }
     for _ in 0..fields.u32()? {
-        transactions.aborted.push_back(Aborted {
+        aborted.push(Aborted {
             producer: fields.i64()?,
             first: fields.u64()?,
             last: fields.u64()?,
             stable: fields.u64()?,
         });
     }
-    Some(transactions)
+    Some(Transactions::restored(noted, open, aborted))
 }
 
 pub(crate) fn decode_stream(bytes: &[u8]) -> Option<StreamRecord> {
@@ -272,9 +268,9 @@ mod tests {
         let batch = ProducerBatch { first_sequence: 1, last_sequence: 2, base: 3, lsn: 0 };
         let mut producers = Producers::default();
         producers.by_id.insert(7, Producer { epoch: 1, seen_ms: 5, batches: VecDeque::from([batch; 5]) });
-        let open = Open { producer: 7, epoch: 1, first: 8, started_ms: 9, marker: None };
-        let aborted = Aborted { producer: 7, first: 3, last: 4, stable: 5 };
-        let transactions = Transactions { noted: 9, open: vec![open], aborted: VecDeque::from([aborted; 2]) };
+        let open = Open { producer: 7, epoch: 1, first: 8, end: 9, started_ms: 9 };
+        let aborted = |last| Aborted { producer: 7, first: 3, last, stable: 5 };
+        let transactions = Transactions::restored(9, [open], [aborted(4), aborted(5)]);
         let record =
             StreamRecord { start: 1, next: 2, last_timestamp: 3, runs, producers, transactions: None };
         for transactions in [None, Some(Box::new(transactions))] {
@@ -297,11 +293,9 @@ mod tests {
         let open = [&[1, 0, 0, 0][..], &one(7), &[2, 0], &one(8), &one(9)].concat();
         let aborted = [&[1, 0, 0, 0][..], &one(7), &one(3), &one(4), &one(5)].concat();
         let bytes = [&[2][..], &plain[1..], &one(6), &open, &aborted].concat();
-        let transactions = Transactions {
-            noted: 6,
-            open: vec![Open { producer: 7, epoch: 2, first: 8, started_ms: 9, marker: None }],
-            aborted: VecDeque::from([Aborted { producer: 7, first: 3, last: 4, stable: 5 }]),
-        };
+        let open = Open { producer: 7, epoch: 2, first: 8, end: 6, started_ms: 9 };
+        let aborted = Aborted { producer: 7, first: 3, last: 4, stable: 5 };
+        let transactions = Transactions::restored(6, [open], [aborted]);
         let record = StreamRecord { transactions: Some(Box::new(transactions)), ..StreamRecord::default() };
         assert_eq!(decode_stream(&bytes), Some(record));
     }

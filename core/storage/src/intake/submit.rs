@@ -260,22 +260,23 @@ impl Intake {
     }
 }
 
-/// Rejects duplicates and gaps of idempotent producers, and transactions beyond the limit, before anything is changed.
+/// Rejects duplicates and gaps of idempotent producers, what they send beside an open transaction, and transactions beyond
+/// the limit, before anything is changed.
 fn check_producers(entry: &Entry, transactions_max: usize) -> Result<(), SubmitError> {
     for part in &entry.parts {
         let Part::Batch { destinations, batch } = part else { continue };
         let header = batch.header();
+        if !header.has_producer() {
+            continue;
+        }
         // A producer's sequences count in the first destination only, not where copies are appended.
-        if header.has_producer()
-            && let Some(stream) = destinations.first()
-            && let Some(producers) = &*stream.0.producers.lock()
-        {
+        let Some(stream) = destinations.first() else { continue };
+        if let Some(producers) = &*stream.0.producers.lock() {
             producers.check(header)?;
         }
-        if header.is_transactional()
-            && let Some(stream) = destinations.first()
-        {
-            stream.0.check_transaction(header, transactions_max)?;
+        match header.is_transactional() {
+            true => stream.0.check_transaction(header, transactions_max)?,
+            false => stream.0.check_outside(header)?,
         }
     }
     Ok(())

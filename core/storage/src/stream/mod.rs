@@ -78,11 +78,12 @@ impl Stream {
     #[must_use]
     pub fn open_transactions(&self) -> Vec<OpenTransaction> {
         let state = self.0.state.lock();
-        let open = state.transactions.iter().flat_map(|transactions| &transactions.open);
+        let open = state.transactions.iter().flat_map(|transactions| transactions.open());
         let transactions = open.map(|open| OpenTransaction {
             producer_id: open.producer,
             producer_epoch: open.epoch,
             first: Offset(open.first),
+            end: Offset(open.end),
             started_ms: open.started_ms,
         });
         transactions.collect()
@@ -107,10 +108,8 @@ impl Stream {
     #[must_use]
     pub fn is_aborted(&self, producer_id: i64, base_offset: Offset) -> bool {
         let state = self.0.state.lock();
-        state.transactions.as_ref().is_some_and(|transactions| {
-            let mut aborted = transactions.aborted_in(base_offset.0, base_offset.0 + 1);
-            aborted.any(|aborted| aborted.producer == producer_id)
-        })
+        let transactions = state.transactions.as_ref();
+        transactions.is_some_and(|transactions| transactions.is_aborted(producer_id, base_offset.0))
     }
 
     /// The offset of the next record to be submitted.
@@ -209,6 +208,12 @@ impl Stream {
     #[must_use]
     pub fn listen(&self, listener: Arc<dyn Listener>, token: u64) -> Listening {
         self.0.listen(listener, token)
+    }
+
+    /// The epoch of an idempotent producer, if it is remembered.
+    #[must_use]
+    pub fn producer_epoch(&self, producer_id: i64) -> Option<i16> {
+        Some(self.0.producers.lock().as_ref()?.by_id.get(&producer_id)?.epoch)
     }
 
     /// The idempotent producers remembered, by id.

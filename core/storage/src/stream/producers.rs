@@ -40,8 +40,12 @@ fn sequence_plus(sequence: i32, count: u32) -> i32 {
 }
 
 impl Producers {
-    /// Accepts a batch that continues the producer's sequence.
+    /// Accepts a batch that continues the producer's sequence, and markers: whoever writes one has checked the epoch, and its
+    /// entry ends the transaction in other streams too.
     pub(crate) fn check(&self, header: &BatchHeader) -> Result<(), SubmitError> {
+        if header.is_control() {
+            return Ok(());
+        }
         let Some(producer) = self.by_id.get(&header.producer_id) else {
             // A forgotten producer cannot be told from a new one: any sequence is accepted.
             return Ok(());
@@ -49,7 +53,7 @@ impl Producers {
         if header.producer_epoch < producer.epoch {
             return Err(SubmitError::InvalidProducerEpoch);
         }
-        if header.is_control() || header.base_sequence < 0 {
+        if header.base_sequence < 0 {
             return Ok(());
         }
         if header.producer_epoch > producer.epoch {

@@ -207,6 +207,19 @@ impl StreamInner {
         }
     }
 
+    /// Refuses a batch outside of a transaction of a producer that has one open.
+    pub(crate) fn check_outside(&self, header: &BatchHeader) -> Result<(), SubmitError> {
+        if self.unstable.load(Ordering::Acquire) == NO_TRANSACTION {
+            return Ok(());
+        }
+        match &self.state.lock().transactions {
+            Some(transactions) if transactions.is_open(header.producer_id) => {
+                Err(SubmitError::TransactionOpen)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// See [`Transactions::note`].
     pub(crate) fn note_transaction(
         &self,

@@ -4,7 +4,7 @@
 //! one, its next marker ends it. A transaction counts as open from the moment at which its first batch is submitted until
 //! its marker is committed. The records of open transactions, and everything behind the first of them, are not stable.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::batch::BatchHeader;
 use crate::error::SubmitError;
@@ -13,11 +13,17 @@ use crate::ids::Offset;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Transactions {
     /// The offset after the last batch that was noted; a replay repeats those before it.
-    pub(crate) noted: u64,
-    /// In the order of their first batches.
-    pub(crate) open: Vec<Open>,
+    noted: u64,
+    /// By the offset of their first records.
+    open: BTreeMap<u64, Open>,
+    /// By producer, the first record of the open one that has no marker yet.
+    unmarked: HashMap<i64, u64>,
+    /// Submitted and not committed, in their order. Not stored.
+    markers: VecDeque<Marker>,
     /// In the order of their markers.
-    pub(crate) aborted: VecDeque<Aborted>,
+    aborted: VecDeque<Aborted>,
+    /// By producer and offset of the marker, the first record of those in `aborted`.
+    aborted_by_producer: BTreeMap<(i64, u64), u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,15 +31,17 @@ pub(crate) struct Open {
     pub(crate) producer: i64,
     pub(crate) epoch: i16,
     pub(crate) first: u64,
-    /// By the broker's clock.
+    /// The offset after its last record; after a restart, one that is not below that. Not stored.
+    pub(crate) end: u64,
+    /// By the broker's clock, when its first batch was submitted or, after a crash, replayed.
     pub(crate) started_ms: i64,
-    /// Its marker, which is submitted and not committed. Not stored.
-    pub(crate) marker: Option<Marker>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Marker {
+struct Marker {
     offset: u64,
+    /// The first record of what it ends.
+    first: u64,
     is_commit: bool,
 }
 
@@ -48,17 +56,54 @@ pub(crate) struct Aborted {
 }
 
 impl Transactions {
+    /// As a checkpoint kept them.
+    pub(crate) fn restored(
+        noted: u64,
+        open: impl IntoIterator<Item = Open>,
+        aborted: impl IntoIterator<Item = Aborted>,
+    ) -> Transactions {
+        let mut transactions = Transactions { noted, ..Transactions::default() };
+        open.into_iter().for_each(|open| transactions.add_open(open));
+        aborted.into_iter().for_each(|aborted| transactions.add_aborted(aborted));
+        transactions
+    }
+
+    pub(crate) fn noted(&self) -> u64 {
+        self.noted
+    }
+
+    /// The open ones, in the order of their first records.
+    pub(crate) fn open(&self) -> impl ExactSizeIterator<Item = &Open> {
+        self.open.values()
+    }
+
+    /// The aborted ones, in the order of their markers.
+    pub(crate) fn aborted(&self) -> impl ExactSizeIterator<Item = &Aborted> {
+        self.aborted.iter()
+    }
+
+    fn add_open(&mut self, open: Open) {
+        self.unmarked.insert(open.producer, open.first);
+        self.open.insert(open.first, open);
+    }
+
+    fn add_aborted(&mut self, aborted: Aborted) {
+        self.aborted_by_producer.insert((aborted.producer, aborted.last), aborted.first);
+        self.aborted.push_back(aborted);
+    }
+
     /// Accepts a batch of a transaction that is open, or that there is room for among the open and aborted ones.
     pub(crate) fn check(&self, header: &BatchHeader, transactions_max: usize) -> Result<(), SubmitError> {
         let count = self.open.len() + self.aborted.len();
-        if count < transactions_max || header.is_control() || self.open_of(header.producer_id).is_some() {
+        if count < transactions_max || header.is_control() || self.is_open(header.producer_id) {
             return Ok(());
         }
         Err(SubmitError::TooManyTransactions { count_max: transactions_max })
     }
 
-    fn open_of(&self, producer: i64) -> Option<usize> {
-        self.open.iter().position(|open| open.producer == producer && open.marker.is_none())
+    /// Whether a producer has a transaction without a marker.
+    pub(crate) fn is_open(&self, producer: i64) -> bool {
+        self.unmarked.contains_key(&producer)
     }
 
     /// Notes a submitted batch of a transaction, or a marker (`commits`: what it says). False if it was noted before.
@@ -73,57 +118,56 @@ impl Transactions {
             return false;
         }
         self.noted = base + header.offset_span();
-        let known = self.open_of(header.producer_id);
-        if !header.is_control() {
-            if known.is_none() {
-                self.open.push(Open {
-                    producer: header.producer_id,
-                    epoch: header.producer_epoch,
-                    first: base,
-                    started_ms: now_ms,
-                    marker: None,
-                });
+        let producer = header.producer_id;
+        if header.is_control() {
+            if let Some(is_commit) = commits
+                && let Some(first) = self.unmarked.remove(&producer)
+            {
+                self.markers.push_back(Marker { offset: base, first, is_commit });
             }
-        } else if let (Some(is_commit), Some(at)) = (commits, known)
-            && let Some(open) = self.open.get_mut(at)
-        {
-            open.marker = Some(Marker { offset: base, is_commit });
+            return true;
+        }
+        let known = self.unmarked.get(&producer).and_then(|first| self.open.get_mut(first));
+        match known {
+            Some(open) => open.end = self.noted,
+            None => {
+                let (epoch, end) = (header.producer_epoch, self.noted);
+                self.add_open(Open { producer, epoch, first: base, end, started_ms: now_ms });
+            }
         }
         true
     }
 
     /// Ends the transactions whose markers are committed: those below `end`.
     pub(crate) fn end_below(&mut self, end: u64) {
-        while let Some((at, Marker { offset: last, is_commit })) = self.first_marker(end) {
-            let ended = self.open.remove(at);
-            if !is_commit {
-                let stable = self.open.first().map_or(last + 1, |open| open.first.min(last + 1));
-                self.aborted.push_back(Aborted {
-                    producer: ended.producer,
-                    first: ended.first,
-                    last,
-                    stable,
-                });
+        while let Some(marker) = self.markers.pop_front_if(|marker| marker.offset < end) {
+            let Marker { offset: last, first, is_commit } = marker;
+            if let Some(ended) = self.open.remove(&first)
+                && !is_commit
+            {
+                let stable = self.unstable().min(last + 1);
+                self.add_aborted(Aborted { producer: ended.producer, first, last, stable });
             }
         }
     }
 
-    /// The first marker below an offset, and the place of its transaction.
-    fn first_marker(&self, end: u64) -> Option<(usize, Marker)> {
-        let markers = self.open.iter().enumerate().filter_map(|(at, open)| Some((at, open.marker?)));
-        markers.filter(|(_, marker)| marker.offset < end).min_by_key(|(_, marker)| marker.offset)
-    }
-
     /// The first offset that is not stable.
     pub(crate) fn unstable(&self) -> u64 {
-        self.open.first().map_or(u64::MAX, |open| open.first)
+        self.open.first_key_value().map_or(u64::MAX, |(first, _)| *first)
     }
 
     /// Forgets the aborted transactions that ended below an offset.
     pub(crate) fn trim(&mut self, start: u64) {
-        while self.aborted.front().is_some_and(|aborted| aborted.last < start) {
-            self.aborted.pop_front();
+        while let Some(aborted) = self.aborted.pop_front_if(|aborted| aborted.last < start) {
+            self.aborted_by_producer.remove(&(aborted.producer, aborted.last));
         }
+    }
+
+    /// Whether a producer's batch in a transaction that has ended was aborted.
+    pub(crate) fn is_aborted(&self, producer: i64, base: u64) -> bool {
+        // The transactions of a producer do not overlap: it is in the one that ends next, or in none.
+        let next = self.aborted_by_producer.range((producer, base)..=(producer, u64::MAX)).next();
+        next.is_some_and(|(_, first)| *first <= base)
     }
 
     /// The aborted transactions with records in a range.
@@ -155,7 +199,10 @@ pub struct OpenTransaction {
     pub producer_epoch: i16,
     /// Offset of its first record.
     pub first: Offset,
-    /// When that was submitted, milliseconds since the epoch by the broker's clock.
+    /// No record of it is at or above this. The offset after its last record, unless the log was opened since.
+    pub end: Offset,
+    /// When its first record was submitted, milliseconds since the epoch by the broker's clock; after a crash, when the log
+    /// was opened.
     pub started_ms: i64,
 }
 
@@ -225,22 +272,35 @@ mod tests {
         assert_eq!(aborted(&transactions, 0, 1), [(1, 0, 5)]);
         assert_eq!(aborted(&transactions, 3, 4), [(3, 3, 4), (1, 0, 5)]);
         assert_eq!(aborted(&transactions, 6, 6), []);
+        let is_aborted = |producer, base| transactions.is_aborted(producer, base);
+        assert!(is_aborted(1, 0) && is_aborted(2, 1) && is_aborted(3, 3) && is_aborted(4, 6));
+        assert!(!is_aborted(1, 6) && !is_aborted(2, 0) && !is_aborted(2, 3) && !is_aborted(5, 1));
         transactions.trim(5);
         assert_eq!(aborted(&transactions, 0, 8), [(1, 0, 5), (4, 6, 7)]);
+        assert!(!transactions.is_aborted(2, 1) && transactions.is_aborted(1, 0));
+    }
+
+    #[test]
+    fn an_open_transaction_knows_where_its_records_end() {
+        let mut transactions = noted(&[('D', 1), ('D', 2), ('D', 1), ('D', 2), ('C', 2), ('D', 2)]);
+        let ends: Vec<u64> = transactions.open().map(|open| open.end).collect();
+        assert_eq!(ends, [3, 4, 6]);
+        assert!(transactions.is_open(1) && transactions.is_open(2) && !transactions.is_open(3));
+        transactions.end_below(u64::MAX);
+        assert_eq!(transactions.open().map(|open| open.first).collect::<Vec<_>>(), [0, 5]);
     }
 
     #[test]
     fn a_marker_without_a_transaction_ends_nothing() {
         let mut transactions = noted(&[('A', 1), ('D', 2), ('C', 1)]);
         transactions.end_below(u64::MAX);
-        assert_eq!((transactions.unstable(), transactions.aborted.len()), (1, 0));
+        assert_eq!((transactions.unstable(), transactions.aborted().len()), (1, 0));
     }
 
     #[test]
     fn another_transaction_is_refused_at_the_limit() {
-        let mut transactions = noted(&[('D', 1)]);
-        let aborted = Aborted { producer: 3, first: 0, last: 0, stable: 0 };
-        transactions.aborted.extend([aborted; 2]);
+        let mut transactions = noted(&[('D', 3), ('A', 3), ('D', 3), ('A', 3), ('D', 1)]);
+        transactions.end_below(u64::MAX);
         assert_eq!(transactions.check(&data(1), 3), Ok(()));
         assert_eq!(transactions.check(marker(2, 0, true, 0, 0).header(), 3), Ok(()));
         let refused = SubmitError::TooManyTransactions { count_max: 3 };

@@ -101,6 +101,32 @@ fn a_marker_counts_once_it_is_committed() {
     assert_eq!((stream.stable_offset(), stream.high_watermark()), (Offset(3), Offset(4)));
 }
 
+/// A batch outside of transactions, of a producer with an epoch.
+fn outside(producer: i64, epoch: i16) -> inver_storage::Batch {
+    let mut builder = BatchBuilder::new(64);
+    builder.push(5, None, &[], Some(b"v"));
+    let stamp = ProducerStamp { id: producer, epoch, base_sequence: 0, transactional: false, control: false };
+    builder.finish_as(Compression::None, Some(stamp))
+}
+
+#[test]
+fn a_foreign_batch_does_not_keep_a_transaction_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &LogOptions::default());
+    let [with, without] = [create_stream(&log), create_stream(&log)];
+    commit(&log, one(&with, part(7, 0, 1)));
+    assert_eq!(log.submit(one(&with, outside(7, 9))).unwrap_err(), SubmitError::TransactionOpen);
+    commit(&log, one(&with, outside(8, 9)));
+    commit(&log, one(&without, outside(7, 9)));
+    assert_eq!((with.producer_epoch(7), without.producer_epoch(7)), (Some(0), Some(9)));
+    let mut entry = Entry::new();
+    entry.batch(&[without.clone(), with.clone()], marker(7, 1, true, 0, 9));
+    commit(&log, entry);
+    assert_eq!((with.stable_offset(), without.stable_offset()), (Offset(3), Offset(2)));
+    assert_eq!((with.producer_epoch(7), without.producer_epoch(7)), (Some(1), Some(9)));
+    commit(&log, one(&with, outside(7, 9)));
+}
+
 #[test]
 fn a_trim_passes_open_transactions_and_forgets_aborted_ones() {
     let dir = tempfile::tempdir().unwrap();

@@ -373,6 +373,7 @@ fn submit_error(error: &SubmitError) -> Rejection {
         SubmitError::InvalidProducerEpoch => ErrorCode::INVALID_PRODUCER_EPOCH,
         SubmitError::TooLarge { .. } => ErrorCode::MESSAGE_TOO_LARGE,
         SubmitError::DuplicateSequence { .. } => ErrorCode::DUPLICATE_SEQUENCE_NUMBER,
+        SubmitError::TransactionOpen => ErrorCode::INVALID_TXN_STATE,
         SubmitError::TooManyTransactions { .. } => ErrorCode::POLICY_VIOLATION,
         _ => ErrorCode::KAFKA_STORAGE_ERROR,
     };

@@ -1,11 +1,12 @@
 //! WriteTxnMarkers: ends the transactions of producers in partitions, for administrators whose partition hangs (KIP-664).
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use inver_access::Operation;
 use inver_broker::{Completion, Partition};
-use inver_storage::{Stream, SubmitError};
+use inver_storage::{Stream, StreamId};
 
 use super::context::RequestContext;
 use super::handler::{Handler, Length};
@@ -89,23 +90,28 @@ impl Handler for WriteTxnMarkers {
     }
 }
 
-/// Writes one marker to the partitions that exist.
+/// Writes one marker to the partitions that exist and whose producer has no newer epoch.
 fn write(
     cx: &RequestContext<'_>,
     marker: &WritableTxnMarker,
     allowed: Result<(), ErrorCode>,
 ) -> (Vec<WritableTxnMarkerTopicResult>, Completion) {
-    let mut found: Vec<Stream> = Vec::new();
+    let (mut found, mut named): (Vec<Stream>, HashSet<StreamId>) = Default::default();
     let mut find = |topic: &str, index: i32| {
         let partition: Option<Arc<Partition>> = cx.partition(topic, index);
-        match (allowed, partition) {
-            (Err(code), _) => code,
-            (Ok(()), None) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-            (Ok(()), Some(partition)) => {
-                found.push(partition.stream().clone());
-                ErrorCode::NONE
-            }
+        let stream = match (allowed, &partition) {
+            (Err(code), _) => return code,
+            (Ok(()), None) => return ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+            (Ok(()), Some(partition)) => partition.stream(),
+        };
+        if stream.producer_epoch(marker.producer_id).is_some_and(|epoch| epoch > marker.producer_epoch) {
+            return ErrorCode::INVALID_PRODUCER_EPOCH;
         }
+        // A partition that is named twice gets one.
+        if named.insert(stream.id()) {
+            found.push(stream.clone());
+        }
+        ErrorCode::NONE
     };
     let mut topics: Vec<WritableTxnMarkerTopicResult> = Vec::with_capacity(marker.topics.len());
     for topic in &marker.topics {
@@ -121,13 +127,10 @@ fn write(
     match cx.namespace().write_markers(producer, is_commit, epoch, &found) {
         Ok(completion) => (topics, completion),
         Err(error) => {
-            let code = match error {
-                SubmitError::InvalidProducerEpoch => ErrorCode::INVALID_PRODUCER_EPOCH,
-                _ => ErrorCode::KAFKA_STORAGE_ERROR,
-            };
+            tracing::error!(%error, "failed to write the markers of a transaction");
             let partitions = topics.iter_mut().flat_map(|topic| topic.partitions.iter_mut());
             let known = partitions.filter(|partition| partition.error_code.is_none());
-            known.for_each(|partition| partition.error_code = code);
+            known.for_each(|partition| partition.error_code = ErrorCode::KAFKA_STORAGE_ERROR);
             (topics, Completion::Now)
         }
     }

@@ -294,6 +294,27 @@ fn administrators_see_and_end_transactions() {
 }
 
 #[test]
+fn markers_are_refused_by_partition() {
+    let mut fixture = fixture();
+    let producer = begin(&mut fixture);
+    assert_eq!(produce(&mut fixture, producer, 0, Some(ID), 12), ErrorCode::NONE);
+    let next = begin(&mut fixture);
+    assert_eq!(produce(&mut fixture, next, 0, Some(ID), 12), ErrorCode::NONE);
+    latest(&mut fixture, 1);
+    let markers = [(producer, vec![1, 0]), (next, vec![0, 0])].map(|((id, epoch), partition_indexes)| {
+        let topics = vec![WritableTxnMarkerTopic { name: "t".into(), partition_indexes }];
+        WritableTxnMarker { producer_id: id, producer_epoch: epoch, topics, ..WritableTxnMarker::default() }
+    });
+    let response = fixture.answer::<WriteTxnMarkers>(1, WriteTxnMarkersRequest { markers: markers.into() });
+    let codes = response.markers.iter().flat_map(|marker| &marker.topics[0].partitions);
+    let codes: Vec<ErrorCode> = codes.map(|partition| partition.error_code).collect();
+    let fenced = ErrorCode::INVALID_PRODUCER_EPOCH;
+    assert_eq!(codes, [ErrorCode::NONE, fenced, ErrorCode::NONE, ErrorCode::NONE]);
+    // Two batches, the marker of the first producer, and one marker of the second.
+    assert_eq!((latest(&mut fixture, 0), latest(&mut fixture, 1)), (4, 4));
+}
+
+#[test]
 fn transactional_ids_have_permissions() {
     let mut fixture = fixture();
     let refused = ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
