@@ -194,21 +194,25 @@ impl CommittedOffsets {
         Ok(submitted.lsn)
     }
 
-    /// Commits offsets of several groups in one entry with its other parts: nothing changes unless `submit` succeeds.
+    /// Commits offsets of several groups, in partitions that exist, in one entry with its other parts: nothing changes unless
+    /// `submit` succeeds.
     pub(crate) fn commit_with<T, E>(
         &self,
         log: &Log,
         mut entry: Entry,
-        offsets: &[(&str, &str, u32, &CommittedOffset)],
+        mut offsets: Vec<(&str, &str, u32, &CommittedOffset)>,
+        exists: impl Fn(&str, u32) -> bool,
         submit: impl FnOnce(Entry) -> Result<T, E>,
     ) -> Result<T, E> {
         let mut table = self.table.write();
-        for (group, topic, partition, offset) in offsets {
+        // Asked under the lock, under which a topic is deleted with its offsets.
+        offsets.retain(|(_, topic, partition, _)| exists(topic, *partition));
+        for (group, topic, partition, offset) in &offsets {
             entry.put(rows::COMMITTED_OFFSETS, self.key(group, topic, *partition), rows::encode(*offset));
         }
         let submitted = submit(entry)?;
         for (group, topic, partition, offset) in offsets {
-            self.set(&mut table, group, topic, *partition, (*offset).clone());
+            self.set(&mut table, group, topic, partition, offset.clone());
         }
         self.account(log, &table);
         Ok(submitted)

@@ -109,7 +109,7 @@ pub use ordered::Order;
 pub use peek::{Peeked, PeekedMessage};
 pub use policy::{Applied, Policy, PolicyError};
 pub use preview::{RoutePreview, RoutedSession};
-pub use produce::ProduceError;
+pub use produce::{ProduceError, TransactionEnd};
 pub use protocol::{Connection, Io, ProtocolPlugin};
 pub use publisher::{DEFAULT_EXCHANGE, InboxTarget, PublishError, Publisher, Routed, Target};
 pub use queue::Queue;

@@ -5,6 +5,8 @@
 //! that address instead, whatever the mode but off; so are the other records of such a batch, with the topic's address put into that header,
 //! because a copy does not tell its topic. In a topic that retains, they can set retained values.
 
+mod copies;
+mod relay;
 mod retained;
 mod transaction;
 
@@ -16,11 +18,10 @@ use inver_storage::batch::{
 use inver_storage::{Entry, Stream, SubmitError, Submitted};
 
 use crate::access::Permissions;
-use crate::address::{Address, Form, rewrite};
 use crate::limits::Limits;
-use crate::message::{HeaderWriter, Headers, Message, RawHeaders, Rights};
+use crate::message::{Headers, RawHeaders, Rights};
 use crate::namespace::Namespace;
-use crate::publisher::{LENGTH_CHECK_MS, PublishError};
+use crate::publisher::PublishError;
 use crate::queue::Queue;
 use crate::receivers::ReceiverSet;
 use crate::router::{self, Publish};
@@ -28,9 +29,9 @@ use crate::spec::{HubMode, PublisherId};
 use crate::subscription::Subscription;
 use crate::topic::{Partition, Topic};
 use crate::transactions::TransactionError;
-use crate::write_batch::WriteBatch;
 
-use self::retained::RetainedChanges;
+use self::copies::Copies;
+pub use self::transaction::TransactionEnd;
 
 /// The attribute bits that name a compression.
 const COMPRESSION: i16 = 0x7;
@@ -99,98 +100,31 @@ impl Namespace {
             None => listeners(self, topic, partition),
             Some(_) => Arc::default(),
         };
-        let mut limited: Vec<Arc<Queue>> =
-            listeners.queues.iter().filter(|q| q.has_limits()).cloned().collect();
+        let limited: Vec<Arc<Queue>> = listeners.queues.iter().filter(|q| q.has_limits()).cloned().collect();
         add_bytes(&limited, &batch);
         let mut destinations: Vec<Stream> = vec![stream.clone()];
         destinations.extend(listeners.log.iter().cloned());
         entry.batch(&destinations, batch.clone());
-        let mut copies = WriteBatch::default();
-        let mut retained = RetainedChanges::default();
+        let mut copies = Copies::of(limited);
         // Held from the routing on: who subscribes meanwhile finds the value retained.
-        let retains = named.is_some() && topic.retains();
-        let _order = retains.then(|| self.retained().in_order());
+        let _order = (named.is_some() && topic.retains()).then(|| self.retained().in_order());
         if let Some(records) = named {
-            let client = client.filter(|permissions| !permissions.is_unrestricted());
-            let retained = retains.then_some(&mut retained);
-            copy_each(self, client, topic, records, &mut copies, &mut limited, retained)?;
+            let bytes_max = self.log().entry_bytes_max();
+            let fits = |copies: &Copies, _: &Record| copies.bytes() <= bytes_max;
+            copies.add_while(self, client, topic, &mut records.flatten().peekable(), fits)?;
+            // The log would refuse them as one entry: they are not gathered first.
+            if copies.bytes() > bytes_max {
+                return Err(SubmitError::TooLarge { bytes: copies.bytes(), bytes_max }.into());
+            }
         }
-        copies.put_in(&mut entry);
-        let submitted = retained.submit(self, entry)?;
-        copies.deliver();
+        let submitted = copies.submit(entry, |entry, retained| retained.submit(self, entry))?;
         if !listeners.live.is_empty() {
             let plain = plain(&batch);
             Subscription::push_to_all(&listeners.live, &batch, &plain, Some(topic.shared_name()));
         }
-        for queue in limited {
-            // The check finds when the first of them expires.
-            let ttl = queue.bounds().message_ttl_ms.is_some();
-            queue.check_new(self.clock().steady_ms().saturating_add(LENGTH_CHECK_MS), ttl);
-        }
+        copies.check_limits(self);
         Ok(submitted)
     }
-}
-
-/// Copies each record for the subscribers of the address that it names, or else of its topic. Adds the queues with limits
-/// among them to `limited`.
-fn copy_each(
-    namespace: &Namespace,
-    client: Option<&Permissions>,
-    topic: &Topic,
-    records: Records,
-    copies: &mut WriteBatch,
-    limited: &mut Vec<Arc<Queue>>,
-    mut retained: Option<&mut RetainedChanges>,
-) -> Result<(), ProduceError> {
-    let mut headers = HeaderWriter::default();
-    let own_address = rewrite(Form::Dotted, Form::Slashed, topic.name().as_bytes());
-    let own_route = router::from_topic(namespace, topic, &publish());
-    let by_client = Publish { permissions: client, ..publish() };
-    let (limits, bytes_max) = (namespace.limits(), namespace.log().entry_bytes_max());
-    let mut counted: Vec<(Arc<Queue>, usize)> = Vec::new();
-    for record in records.flatten() {
-        let address = named_address(namespace, &record);
-        if let Some(address) = address {
-            check_address(&limits, &record, address)?;
-        }
-        let address = address.map(|address| Address::parse(Form::Slashed, address));
-        if address.as_ref().is_some_and(|address| !by_client.may_write(address)) {
-            continue;
-        }
-        if let (Some(retained), Some(address)) = (&mut retained, &address) {
-            retained.add(namespace, address, &record);
-        }
-        let named = address.map(|address| router::from_address(namespace, &address, &by_client, Some(topic)));
-        let mut message = Message::of_record(&record, true);
-        let tells_topic = named.is_none() && !namespace.address_header().is_empty();
-        if tells_topic || record.is_marked {
-            headers.copy(&record);
-            if tells_topic {
-                headers.producers(namespace.address_header(), Some(&own_address));
-            }
-            message.headers = headers.headers();
-        }
-        let route = named.as_ref().unwrap_or(&own_route);
-        for set in std::iter::once(&route.set).chain(&route.formatted).filter(|set| !set.is_empty()) {
-            copies.add(set, route.key.as_deref(), &message);
-        }
-        // The log would refuse them as one entry: they are not gathered first.
-        if copies.bytes() > bytes_max {
-            return Err(SubmitError::TooLarge { bytes: copies.bytes(), bytes_max }.into());
-        }
-        let bytes = message.value.map_or(0, <[u8]>::len);
-        for queue in route.set.queues.iter().filter(|q| q.has_limits()) {
-            match counted.iter_mut().find(|(q, _)| Arc::ptr_eq(q, queue)) {
-                Some((_, sum)) => *sum += bytes,
-                None => counted.push((queue.clone(), bytes)),
-            }
-        }
-    }
-    for (queue, bytes) in counted {
-        queue.subscription().add_bytes(bytes);
-        limited.push(queue);
-    }
-    Ok(())
 }
 
 /// Refuses an address that is too long.

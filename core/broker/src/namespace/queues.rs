@@ -289,6 +289,7 @@ impl Namespace {
         self.take_out(leaving);
         if let (false, Some(topic)) = (queue.spec().hidden, queue.topic()) {
             self.remove_topic(topic);
+            self.0.transactions.forget_topic(name);
         }
         if let (Some(topic), Some(readers)) = (read, readers) {
             self.remove_subscriptions(topic, readers);

@@ -92,6 +92,7 @@ impl Namespace {
         let lsn = offsets.delete_topic(name, entry, |entry| self.submit_topology(entry))?;
         self.remove_subscriptions(&topic, subscriptions);
         self.remove_topic(&topic);
+        self.0.transactions.forget_topic(name);
         self.changed();
         self.audit(AuditKind::Deleted, "delete", "topic", name);
         Ok(lsn)

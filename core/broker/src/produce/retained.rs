@@ -11,9 +11,26 @@ use crate::namespace::Namespace;
 
 /// The retained values that one finished batch changes.
 #[derive(Default)]
-pub(crate) struct RetainedChanges(Vec<(Vec<u8>, Option<Bytes>)>);
+pub(crate) struct RetainedChanges {
+    changes: Vec<(Vec<u8>, Option<Bytes>)>,
+    bytes: usize,
+}
 
 impl RetainedChanges {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Bytes of the addresses and values.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn push(&mut self, address: Vec<u8>, value: Option<Bytes>) {
+        self.bytes += address.len() + value.as_ref().map_or(0, Bytes::len);
+        self.changes.push((address, value));
+    }
+
     /// Notes what a record changes, if its header says so. A value for which there is no room is left out.
     pub(crate) fn add(&mut self, namespace: &Namespace, address: &Address, record: &Record) {
         let header = RawHeaders::of(record).find(|(header, _)| *header == name::RETAIN);
@@ -22,7 +39,7 @@ impl RetainedChanges {
         }
         let slashed = address.write(Form::Slashed);
         if record.value.as_ref().is_none_or(|value| value.is_empty()) {
-            self.0.push((slashed, None));
+            self.push(slashed, None);
             return;
         }
         let mut headers = HeaderWriter::default();
@@ -39,7 +56,7 @@ impl RetainedChanges {
             .check_room()
             .and_then(|()| namespace.retained().room_for(&slashed, batch.len(), &namespace.limits()));
         match room {
-            Ok(()) => self.0.push((slashed, Some(batch))),
+            Ok(()) => self.push(slashed, Some(batch)),
             Err(error) => {
                 let address = String::from_utf8_lossy(&slashed);
                 tracing::debug!(%address, %error, "failed to retain a producer's record");
@@ -49,13 +66,13 @@ impl RetainedChanges {
 
     /// Submits an entry with the changes, in the order of retained values.
     pub(crate) fn submit(self, namespace: &Namespace, mut entry: Entry) -> Result<Submitted, SubmitError> {
-        if self.0.is_empty() {
+        if self.is_empty() {
             return namespace.log().submit(entry);
         }
         let retained = namespace.retained();
-        retained.put_in(&self.0, &mut entry);
+        retained.put_in(&self.changes, &mut entry);
         let submitted = namespace.log().submit(entry)?;
-        retained.apply(self.0);
+        retained.apply(self.changes);
         Ok(submitted)
     }
 }

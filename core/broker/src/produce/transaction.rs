@@ -1,29 +1,30 @@
 //! Producing in a transaction: a batch is appended to its partition at once, and reaches the subscribers in the hub when
 //! the transaction is committed, in the entry that commits it.
 //!
-//! Of a transaction with many records for the hub, those beyond [`RELAYED_BYTES_MAX`] follow in entries of their own behind
-//! that one.
+//! Of a transaction with many records for the hub, those that do not fit into it follow in entries of their own behind that
+//! one.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use inver_storage::batch::marker;
+use inver_storage::{Batch, Entry, Stream, SubmitError, Submitted};
 
-use inver_storage::batch::{BatchHeader, marker, records};
-use inver_storage::{Batch, Entry, Offset, ReadError, StoredBatch, Stream, SubmitError, Submitted};
-
-use super::{ProduceError, RetainedChanges, addressed_records, check_address, copy_each, named_address};
+use super::relay::{Relay, is_relayed, relayed_partitions};
+use super::{ProduceError, addressed_records, check_address, named_address};
 use crate::access::Permissions;
 use crate::completion::Completion;
 use crate::namespace::Namespace;
-use crate::peek;
-use crate::publisher::LENGTH_CHECK_MS;
-use crate::queue::Queue;
-use crate::spec::HubMode;
 use crate::topic::{Partition, Topic};
-use crate::transactions::{Ended, Ending, Producer, TransactionError};
-use crate::write_batch::WriteBatch;
+use crate::transactions::{Ended, Producer, TransactionError};
 
-/// Bytes of a transaction's batches that are copied for the hub's subscribers in one entry; a batch more at most.
-const RELAYED_BYTES_MAX: usize = 8 << 20;
+/// How a transaction is to be ended.
+#[derive(Clone, Copy, Debug)]
+pub struct TransactionEnd {
+    /// Committed, or aborted.
+    pub is_commit: bool,
+    /// The producer gets a new epoch, of another id where its epochs are used up.
+    pub bumps: bool,
+    /// The caller may be blocked, by reads from the disk.
+    pub may_block: bool,
+}
 
 impl Namespace {
     /// Appends a finished batch to a partition as it is, in the open transaction of the producer that it names.
@@ -60,52 +61,62 @@ impl Namespace {
         partitions.iter().any(|(topic, _)| self.topic(topic).is_some_and(|topic| is_relayed(self, &topic)))
     }
 
-    /// Ends the producer's open transaction: its records and offsets become visible together, or never. `bumps`: the
-    /// producer gets a new epoch, of an id by `new_producer` where its epochs are used up. Can read from disk where
-    /// [`relays_transaction`](Self::relays_transaction) says so: call it where blocking is allowed then.
+    /// Ends the producer's open transaction: its records and offsets become visible together, or never. `new_producer`
+    /// assigns a producer id. Refused with [`TransactionError::Ending`] where it would have to block and may not: then, and
+    /// where [`relays_transaction`](Self::relays_transaction) says so, call it where blocking is allowed.
     pub fn end_transaction(
         &self,
         client: Option<&Permissions>,
         id: &str,
         producer: Producer,
-        is_commit: bool,
-        bumps: bool,
+        end: TransactionEnd,
         new_producer: impl FnOnce() -> Result<(i64, Completion), SubmitError>,
     ) -> Result<Ended, TransactionError> {
+        let TransactionEnd { is_commit, bumps, may_block } = end;
         let ending = self.transactions().prepare_end(id, producer, is_commit, bumps, new_producer)?;
         if let Some(ended) = ending.repeated() {
             return Ok(ended);
         }
+        let offsets = self.committed_offsets();
+        // A deleted stream counts before its topic is gone.
+        let exists = |topic: &str, partition: u32| {
+            let partition = self.topic(topic).and_then(|topic| topic.partition(partition));
+            partition.is_some_and(|partition| !partition.stream().is_deleted())
+        };
         if !is_commit {
-            return ending.finish(Entry::new(), self.committed_offsets(), |entry| self.log().submit(entry));
+            return ending.finish(Entry::new(), offsets, exists, |entry| self.log().submit(entry));
         }
-        let mut relay = Relay::new(self, &ending);
-        let first = relay.read(self);
-        let mut ended = Err(TransactionError::InvalidState);
-        relay_batches(self, client, &first, |entry, retained| {
-            ended = ending.finish(entry, self.committed_offsets(), |entry| retained.submit(self, entry));
-            ended.is_ok()
-        });
-        let mut ended = ended?;
-        loop {
-            let more = relay.read(self);
-            if more.is_empty() {
-                return Ok(ended);
+        let partitions = relayed_partitions(self, &ending);
+        if !partitions.is_empty() && !may_block {
+            return Err(TransactionError::Ending);
+        }
+        let mut relay = Relay::new(self, ending.producer_id(), partitions);
+        let order = relay.in_order(self);
+        let mut copies = relay.copy(self, client);
+        let mut ended = copies.submit(Entry::new(), |entry, retained| {
+            ending.finish(entry, offsets, exists, |entry| retained.submit(self, entry))
+        })?;
+        copies.check_limits(self);
+        drop(order);
+        while !relay.is_done() {
+            let _order = relay.in_order(self);
+            let mut copies = relay.copy(self, client);
+            if copies.is_empty() {
+                continue;
             }
-            relay_batches(self, client, &more, |entry, retained| match retained.submit(self, entry) {
-                Ok(submitted) => {
-                    ended.completion = ended.completion.and(Completion::At(submitted.lsn));
-                    true
-                }
+            match copies.submit(Entry::new(), |entry, retained| retained.submit(self, entry)) {
+                Ok(submitted) => ended.completion = ended.completion.and(Completion::At(submitted.lsn)),
                 Err(error) => {
                     tracing::warn!(%error, "failed to pass records of a transaction on to the hub");
-                    false
                 }
-            });
+            }
+            copies.check_limits(self);
         }
+        Ok(ended)
     }
 
-    /// Ends the transactions of a producer in partitions, whatever its transactional id says: for transactions that hang.
+    /// Ends the transactions of a producer in partitions, whatever its transactional id says: for transactions that hang. That
+    /// the producer was not fenced there ([`Stream::producer_epoch`]) is the caller's to check.
     pub fn write_markers(
         &self,
         producer: Producer,
@@ -120,125 +131,5 @@ impl Namespace {
             return Ok(Completion::Now);
         }
         Ok(Completion::At(self.log().submit(entry)?.lsn))
-    }
-}
-
-/// Whether records of a topic can have receivers beside its readers.
-fn is_relayed(namespace: &Namespace, topic: &Topic) -> bool {
-    topic.hub() != HubMode::Off && (namespace.has_hub_subscribers() || topic.retains())
-}
-
-/// The records of a transaction that are to be passed on.
-struct Relay {
-    producer_id: i64,
-    parts: VecDeque<Part>,
-}
-
-/// A partition, and what of it is left to read.
-struct Part {
-    topic: Arc<Topic>,
-    stream: Stream,
-    next: Offset,
-    end: Offset,
-}
-
-impl Relay {
-    fn new(namespace: &Namespace, ending: &Ending) -> Relay {
-        let producer_id = ending.producer_id();
-        let part = |(name, index, stream): (Arc<str>, u32, inver_storage::StreamId)| {
-            let topic = namespace.topic(&name).filter(|topic| is_relayed(namespace, topic))?;
-            let stream = topic.partition(index).filter(|p| p.stream().id() == stream)?.stream().clone();
-            let open = stream.open_transactions();
-            let next = open.iter().find(|open| open.producer_id == producer_id)?.first;
-            let end = stream.next_offset();
-            let next = next.max(stream.start());
-            Some(Part { topic, stream, next, end })
-        };
-        let parts: VecDeque<Part> = ending.partitions().into_iter().filter_map(part).collect();
-        if parts.iter().any(|part| part.stream.high_watermark() < part.end) {
-            // A failure of the log is reported by the submission.
-            let _ = namespace.log().wait_committed_blocking(namespace.log().submitted());
-        }
-        Relay { producer_id, parts }
-    }
-
-    /// The next batches of the transaction, up to [`RELAYED_BYTES_MAX`]; none at the end.
-    fn read(&mut self, namespace: &Namespace) -> Vec<(Arc<Topic>, StoredBatch)> {
-        let (mut found, mut bytes) = (Vec::new(), 0);
-        while bytes < RELAYED_BYTES_MAX
-            && let Some(part) = self.parts.front_mut()
-        {
-            match part.read(self.producer_id, RELAYED_BYTES_MAX - bytes) {
-                Ok(Some(batches)) => {
-                    bytes += batches.iter().map(|batch| batch.bytes.len()).sum::<usize>();
-                    found.extend(batches.into_iter().map(|batch| (part.topic.clone(), batch)));
-                }
-                Ok(None) => drop(self.parts.pop_front()),
-                Err(error) => {
-                    let (namespace, topic) = (namespace.name(), part.topic.name());
-                    tracing::error!(namespace, topic, %error, "failed to read a transaction for the hub");
-                    self.parts.pop_front();
-                }
-            }
-        }
-        found
-    }
-}
-
-impl Part {
-    /// Batches of the producer at and behind `next`; none at the end.
-    fn read(&mut self, producer_id: i64, bytes_max: usize) -> Result<Option<Vec<StoredBatch>>, ReadError> {
-        if self.next >= self.end {
-            return Ok(None);
-        }
-        let mut batches = peek::read(&self.stream, self.next, bytes_max)?;
-        let Some(last) = batches.last() else { return Ok(None) };
-        let span = BatchHeader::parse(&last.bytes).map_or(1, |header| header.offset_span());
-        self.next = last.base_offset.plus(span);
-        batches.retain(|batch| {
-            let header = BatchHeader::parse(&batch.bytes);
-            batch.base_offset < self.end
-                && header.is_ok_and(|header| {
-                    header.producer_id == producer_id && header.is_transactional() && !header.is_control()
-                })
-        });
-        Ok(Some(batches))
-    }
-}
-
-/// Copies records for the subscribers of their addresses into an entry, and delivers them once it was submitted.
-fn relay_batches(
-    namespace: &Namespace,
-    client: Option<&Permissions>,
-    batches: &[(Arc<Topic>, StoredBatch)],
-    submit: impl FnOnce(Entry, RetainedChanges) -> bool,
-) {
-    let client = client.filter(|permissions| !permissions.is_unrestricted());
-    let mut copies = WriteBatch::default();
-    let mut limited: Vec<Arc<Queue>> = Vec::new();
-    let mut retained = RetainedChanges::default();
-    // Held from the routing on: who subscribes meanwhile finds the value retained.
-    let retains = batches.iter().any(|(topic, _)| topic.retains());
-    let _order = retains.then(|| namespace.retained().in_order());
-    for (topic, batch) in batches {
-        let retained = topic.retains().then_some(&mut retained);
-        let copied = match records(&batch.bytes) {
-            Ok(records) => copy_each(namespace, client, topic, records, &mut copies, &mut limited, retained),
-            Err(_) => continue,
-        };
-        if let Err(error) = copied {
-            let (namespace, topic) = (namespace.name(), topic.name());
-            tracing::error!(namespace, topic, %error, "failed to pass records of a transaction on to the hub");
-        }
-    }
-    let mut entry = Entry::new();
-    copies.put_in(&mut entry);
-    if !submit(entry, retained) {
-        return;
-    }
-    copies.deliver();
-    for queue in limited {
-        let ttl = queue.spec().limits.message_ttl_ms.is_some();
-        queue.check_new(namespace.clock().steady_ms().saturating_add(LENGTH_CHECK_MS), ttl);
     }
 }

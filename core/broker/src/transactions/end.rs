@@ -99,6 +99,9 @@ impl Transaction {
     pub(super) fn abort_if_overdue(self: &Arc<Self>, now_ms: i64) {
         let mut state = self.state.lock();
         let Some(deadline_ms) = state.deadline_ms() else { return };
+        if state.is_removed {
+            return;
+        }
         if state.ending.is_some() || deadline_ms > now_ms {
             // It is another one, or it ends now; if that fails it is checked again.
             return self.schedule(deadline_ms.max(now_ms + RETRY_MS));
@@ -141,11 +144,13 @@ impl Ending {
         self.marker.id
     }
 
-    /// Ends the transaction in one entry with what is in `entry`. `submit` submits it.
+    /// Ends the transaction in one entry with what is in `entry`, without the offsets in partitions that `exists` does not
+    /// know any more. `submit` submits it.
     pub(crate) fn finish(
         mut self,
         mut entry: Entry,
         offsets: &CommittedOffsets,
+        exists: impl Fn(&str, u32) -> bool,
         submit: impl FnOnce(Entry) -> Result<Submitted, SubmitError>,
     ) -> Result<Ended, TransactionError> {
         if let Some(ended) = self.repeated {
@@ -154,6 +159,9 @@ impl Ending {
         // Held by the transaction as well: this is dropped after the lock.
         let transaction = self.transaction.clone();
         let mut state = transaction.state.lock();
+        if state.is_removed {
+            return Err(TransactionError::UnknownProducer);
+        }
         let mut next = State::new(self.next, state.timeout_ms, transaction.shared.now_ms());
         next.previous = self.previous;
         next.state = if self.is_commit { TransactionState::Committed } else { TransactionState::Aborted };
@@ -169,7 +177,7 @@ impl Ending {
                 let committed: Vec<(&str, &str, u32, &CommittedOffset)> = of_state
                     .map(|((group, topic, partition), offset)| (&**group, &**topic, *partition, offset))
                     .collect();
-                offsets.commit_with(&transaction.shared.context.log, entry, &committed, submit)?
+                offsets.commit_with(&transaction.shared.context.log, entry, committed, exists, submit)?
             }
             false => submit(entry)?,
         };

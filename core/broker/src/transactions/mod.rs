@@ -27,13 +27,12 @@ use crate::committed_offsets::CommittedOffset;
 use crate::completion::Completion;
 use crate::context::Context;
 use crate::limits;
-use crate::tables::RowError;
+use crate::tables::{RowError, split_counted};
 
 pub use self::end::Ended;
 pub(crate) use self::end::Ending;
 pub use self::error::TransactionError;
 pub use self::info::TransactionInfo;
-use self::pending::Pending;
 use self::shared::Shared;
 use self::state::State;
 pub use self::state::{Producer, TransactionState};
@@ -46,7 +45,14 @@ const EXPIRED_AT_ONCE_MAX: usize = 1000;
 pub struct Transactions {
     shared: Arc<Shared>,
     ids_max: usize,
-    by_id: RwLock<HashMap<Arc<str>, Arc<Transaction>>>,
+    ids: RwLock<Ids>,
+}
+
+#[derive(Default)]
+struct Ids {
+    by_id: HashMap<Arc<str>, Arc<Transaction>>,
+    /// The namespace is deleted: there are no new ones.
+    is_closed: bool,
 }
 
 impl Transactions {
@@ -56,12 +62,12 @@ impl Transactions {
         ids_max: usize,
         parts_max: usize,
     ) -> Transactions {
-        let shared = Shared { namespace, context, parts_max, pending: Pending::default() };
-        Transactions { shared: Arc::new(shared), ids_max, by_id: RwLock::default() }
+        let shared = Shared::new(namespace, context, parts_max);
+        Transactions { shared: Arc::new(shared), ids_max, ids: RwLock::default() }
     }
 
     fn get(&self, id: &str) -> Result<Arc<Transaction>, TransactionError> {
-        self.by_id.read().get(id).cloned().ok_or(TransactionError::UnknownProducer)
+        self.ids.read().by_id.get(id).cloned().ok_or(TransactionError::UnknownProducer)
     }
 
     /// Gives an id to a producer, which fences the one before: an open transaction is aborted. `expected`: the producer
@@ -76,17 +82,20 @@ impl Transactions {
         if let Ok(known) = self.get(id) {
             return known.begin(timeout_ms, expected, new_producer);
         }
-        let mut by_id = self.by_id.write();
-        if let Some(known) = by_id.get(id).cloned() {
-            drop(by_id);
+        let mut ids = self.ids.write();
+        if let Some(known) = ids.by_id.get(id).cloned() {
+            drop(ids);
             return known.begin(timeout_ms, expected, new_producer);
         }
-        limits::check("transactional ids", by_id.len(), self.ids_max)?;
+        if ids.is_closed {
+            return Err(TransactionError::UnknownProducer);
+        }
+        limits::check("transactional ids", ids.by_id.len(), self.ids_max)?;
         let (producer, reserved) = new_producer()?;
         let state = State::new(Producer { id: producer, epoch: 0 }, timeout_ms, self.shared.now_ms());
         let transaction = Transaction::new(self.shared.clone(), id.into(), state);
         let (producer, completion) = transaction.created()?;
-        by_id.insert(transaction.id.clone(), transaction);
+        ids.by_id.insert(transaction.id.clone(), transaction);
         Ok((producer, completion.and(reserved)))
     }
 
@@ -179,16 +188,26 @@ impl Transactions {
     /// All transactions, by id.
     #[must_use]
     pub fn list(&self) -> Vec<TransactionInfo> {
-        let all: Vec<Arc<Transaction>> = self.by_id.read().values().cloned().collect();
-        let mut all: Vec<TransactionInfo> = all.iter().map(|transaction| transaction.info()).collect();
+        let mut all: Vec<TransactionInfo> = self.all().iter().map(|transaction| transaction.info()).collect();
         all.sort_by(|one, other| one.id.cmp(&other.id));
         all
+    }
+
+    fn all(&self) -> Vec<Arc<Transaction>> {
+        self.ids.read().by_id.values().cloned().collect()
+    }
+
+    /// Drops the offsets in a topic, which was deleted, from the open transactions.
+    pub(crate) fn forget_topic(&self, topic: &str) {
+        if self.shared.pending.has_topic(topic) {
+            self.all().iter().for_each(|transaction| transaction.forget_topic(topic));
+        }
     }
 
     /// Deletes ids without an open transaction that were not used since `before_ms` (milliseconds since 1970, steady), a
     /// bounded number at a time.
     pub fn expire(&self, before_ms: i64) -> Result<Completion, SubmitError> {
-        let all: Vec<Arc<Transaction>> = self.by_id.read().values().cloned().collect();
+        let all = self.all();
         let mut entry = Entry::new();
         let due = all.iter().filter_map(|transaction| transaction.lock_if_unused(before_ms));
         let mut due: Vec<_> = due.take(EXPIRED_AT_ONCE_MAX).collect();
@@ -199,14 +218,14 @@ impl Transactions {
             entry.delete(rows::TRANSACTIONS, self.shared.key(&transaction.id));
         }
         let submitted = self.shared.context.log.submit(entry)?;
-        let mut ids = Vec::with_capacity(due.len());
+        let mut expired = Vec::with_capacity(due.len());
         for (transaction, state) in &mut due {
             state.is_removed = true;
-            ids.push(transaction.id.clone());
+            expired.push(transaction.id.clone());
         }
         drop(due);
-        let mut by_id = self.by_id.write();
-        ids.iter().for_each(|id| drop(by_id.remove(id)));
+        let by_id = &mut self.ids.write().by_id;
+        expired.iter().for_each(|id| drop(by_id.remove(id)));
         Ok(Completion::At(submitted.lsn))
     }
 
@@ -214,20 +233,20 @@ impl Transactions {
     pub(crate) fn recover(&self, id: &str, row: &[u8]) -> Result<(), RowError> {
         let state = rows::decode_transaction(row)?;
         let transaction = Transaction::new(self.shared.clone(), id.into(), state);
-        self.by_id.write().insert(transaction.id.clone(), transaction);
+        self.ids.write().by_id.insert(transaction.id.clone(), transaction);
         Ok(())
     }
 
     /// Restores a part of an open transaction. Called after the ids were restored.
     pub(crate) fn recover_part(&self, key: &Bytes, row: &[u8]) -> Result<(), RowError> {
-        let Some((id, part)) = rows::split_part_key(key) else { return Ok(()) };
+        let Some((id, part)) = split_counted(key) else { return Ok(()) };
         let Ok(transaction) = self.get(&String::from_utf8_lossy(&id)) else { return Ok(()) };
         transaction.recover_part(&part, row)
     }
 
-    /// Forgets all of them; the keys of their rows by table, which the caller deletes.
+    /// Forgets all of them, and takes no more; the keys of their rows by table, which the caller deletes.
     pub(crate) fn take_keys(&self) -> Vec<(TableId, Bytes)> {
-        let all = std::mem::take(&mut *self.by_id.write());
-        all.values().flat_map(|transaction| transaction.take_keys()).collect()
+        let all = std::mem::replace(&mut *self.ids.write(), Ids { is_closed: true, ..Ids::default() });
+        all.by_id.values().flat_map(|transaction| transaction.take_keys()).collect()
     }
 }

@@ -23,6 +23,12 @@ impl Pending {
         table.get(group).is_some_and(|offsets| offsets.contains_key(&(topic.to_owned(), partition)))
     }
 
+    /// Whether a group has an offset in a topic.
+    pub(super) fn has_topic(&self, topic: &str) -> bool {
+        let table = self.table.read();
+        table.values().flat_map(HashMap::keys).any(|(of, _)| of == topic)
+    }
+
     pub(super) fn add(&self, group: &str, topic: &str, partition: u32) {
         let mut table = self.table.write();
         let offsets = table.entry(group.to_owned()).or_default();

@@ -57,15 +57,19 @@ pub(super) fn decode_transaction(row: &[u8]) -> Result<State, RowError> {
 
 /// The key of a part.
 pub(super) fn part_key(namespace: u32, id: &str, part: &Part) -> Bytes {
-    let id = counted(id.as_bytes());
+    let counted_id = counted(id.as_bytes());
+    let key = |kind: u8, rest: &[u8]| tables::key(namespace, &[&counted_id, &[kind], rest]);
     match part {
-        Part::Partition { stream, .. } => tables::key(namespace, &[&id, &[PARTITION], &stream.to_be_bytes()]),
-        Part::Group { group } => tables::key(namespace, &[&id, &[GROUP], group.as_bytes()]),
-        Part::Offset { group, topic, partition, .. } => {
-            let (group, topic) = (counted(group.as_bytes()), counted(topic.as_bytes()));
-            tables::key(namespace, &[&id, &[OFFSET], &group, &topic, &partition.to_be_bytes()])
-        }
+        Part::Partition { stream, .. } => key(PARTITION, &stream.to_be_bytes()),
+        Part::Group { group } => key(GROUP, group.as_bytes()),
+        Part::Offset { group, topic, partition, .. } => offset_key(namespace, id, (group, topic, *partition)),
     }
+}
+
+/// The key of an offset: group, topic and partition.
+pub(super) fn offset_key(namespace: u32, id: &str, (group, topic, partition): (&str, &str, u32)) -> Bytes {
+    let [id, group, topic] = [id, group, topic].map(|text| counted(text.as_bytes()));
+    tables::key(namespace, &[&id, &[OFFSET], &group, &topic, &partition.to_be_bytes()])
 }
 
 /// The row of a part.
@@ -77,12 +81,7 @@ pub(super) fn encode_part(part: &Part) -> Bytes {
     }
 }
 
-/// Splits the key of a part, without its namespace, into the id and the rest.
-pub(super) fn split_part_key(key: &Bytes) -> Option<(Bytes, Bytes)> {
-    split_counted(key)
-}
-
-/// A part from the rest of its key and its row; none if the key is not one of a part.
+/// A part from its key without the namespace and the id, and its row; none if the key is not one of a part.
 pub(super) fn decode_part(key: &Bytes, row: &[u8]) -> Result<Option<Part>, RowError> {
     let Some((kind, _)) = key.split_first() else { return Ok(None) };
     let (kind, rest) = (*kind, key.slice(1..));
@@ -151,7 +150,7 @@ mod tests {
         ];
         for (part, key, row) in parts {
             let full = part_key(1, "id", &part);
-            let (id, rest) = split_part_key(&full.slice(4..)).unwrap();
+            let (id, rest) = split_counted(&full.slice(4..)).unwrap();
             assert_eq!((&id[..], &rest[..]), (&b"id"[..], key));
             assert_eq!(encode_part(&part), row);
             assert_eq!(decode_part(&rest, row).unwrap(), Some(part));

@@ -47,6 +47,26 @@ pub(super) enum Part {
     Offset { group: String, topic: String, partition: u32, offset: CommittedOffset },
 }
 
+/// Bytes of an entry around a key, and the row with it: more than there are.
+const ROW_BYTES: usize = 48;
+
+impl Part {
+    /// Bytes that it takes in the entry that ends the transaction, without the id; a little more.
+    fn bytes(&self) -> usize {
+        match self {
+            // Its row is deleted, and a marker names its stream.
+            Part::Partition { .. } => 2 * ROW_BYTES,
+            Part::Group { group } => ROW_BYTES + group.len(),
+            Part::Offset { group, topic, offset, .. } => offset_bytes(group, topic, offset),
+        }
+    }
+}
+
+/// An offset's row is deleted, and the row of the committed offset written.
+fn offset_bytes(group: &str, topic: &str, offset: &CommittedOffset) -> usize {
+    2 * (ROW_BYTES + group.len() + topic.len()) + offset.metadata.as_ref().map_or(0, String::len)
+}
+
 pub(super) struct State {
     pub(super) producer: Producer,
     /// The producer before the last change of epoch, which may repeat what led to it.
@@ -60,6 +80,8 @@ pub(super) struct State {
     pub(super) groups: BTreeSet<String>,
     /// By group, topic and partition.
     pub(super) offsets: BTreeMap<(String, String, u32), CommittedOffset>,
+    /// Bytes of its parts at its end, without its id, which each of them names.
+    pub(super) part_bytes: usize,
     /// It is being committed (true) or aborted. Not stored.
     pub(super) ending: Option<bool>,
     /// Its id has expired. Not stored.
@@ -78,6 +100,7 @@ impl State {
             partitions: BTreeMap::new(),
             groups: BTreeSet::new(),
             offsets: BTreeMap::new(),
+            part_bytes: 0,
             ending: None,
             is_removed: false,
         }
@@ -95,6 +118,50 @@ impl State {
     /// Its parts so far.
     pub(super) fn count(&self) -> usize {
         self.partitions.len() + self.groups.len() + self.offsets.len()
+    }
+
+    /// Bytes of its parts at its end.
+    pub(super) fn end_bytes(&self, id: &str) -> usize {
+        self.part_bytes + self.count() * id.len()
+    }
+
+    /// Parts, and bytes at its end, that others add to those it has.
+    pub(super) fn growth<'p>(&self, id: &str, parts: impl Iterator<Item = &'p Part>) -> (usize, usize) {
+        parts.fold((0, 0), |(count, bytes), part| match self.known_bytes(part) {
+            Some(known) => (count, bytes + part.bytes().saturating_sub(known)),
+            None => (count + 1, bytes + part.bytes() + id.len()),
+        })
+    }
+
+    /// Bytes of the part that another one replaces.
+    fn known_bytes(&self, part: &Part) -> Option<usize> {
+        match part {
+            Part::Partition { stream, .. } => self.partitions.contains_key(stream).then(|| part.bytes()),
+            Part::Group { group } => self.groups.contains(group).then(|| part.bytes()),
+            Part::Offset { group, topic, partition, .. } => {
+                let known = self.offsets.get(&(group.clone(), topic.clone(), *partition))?;
+                Some(offset_bytes(group, topic, known))
+            }
+        }
+    }
+
+    /// Whether it has the part as it is: an offset replaces another.
+    pub(super) fn has(&self, part: &Part) -> bool {
+        !matches!(part, Part::Offset { .. }) && self.known_bytes(part).is_some()
+    }
+
+    /// Removes the offsets in a topic; those removed.
+    pub(super) fn remove_offsets_of(&mut self, topic: &str) -> Vec<(String, u32)> {
+        let is_of_topic = |(_, of, _): &(String, String, u32)| of == topic;
+        let removed = self.offsets.extract_if(.., |key, _| is_of_topic(key));
+        let mut offsets = Vec::new();
+        let mut bytes = 0;
+        for ((group, topic, partition), offset) in removed {
+            bytes += offset_bytes(&group, &topic, &offset);
+            offsets.push((group, partition));
+        }
+        self.part_bytes -= bytes;
+        offsets
     }
 
     pub(super) fn parts(&self) -> impl Iterator<Item = Part> {
@@ -115,6 +182,8 @@ impl State {
 
     /// Adds a part. Whether a group's offset in a partition is new in it.
     pub(super) fn add(&mut self, part: Part) -> bool {
+        let known = self.known_bytes(&part).unwrap_or(0);
+        self.part_bytes = self.part_bytes + part.bytes() - known;
         match part {
             Part::Partition { stream, topic, index } => {
                 self.partitions.insert(stream, (topic, index));

@@ -3,6 +3,7 @@
 //! Everything is submitted to the log under the lock of the state, so that the log's order is the order in which the acts
 //! of a transaction took effect.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -93,8 +94,7 @@ impl Transaction {
             topic: topic.clone(),
             index: *index,
         });
-        let added = self.change(&mut state, parts.collect(), Entry::new())?;
-        Ok(added.map_or_else(|| self.before(), |submitted| Completion::At(submitted.lsn)))
+        self.add(&mut state, parts.collect())
     }
 
     /// See [`super::Transactions::missing_partitions`].
@@ -118,8 +118,7 @@ impl Transaction {
     ) -> Result<Completion, TransactionError> {
         let mut state = self.state.lock();
         state.check(producer)?;
-        let added = self.change(&mut state, vec![Part::Group { group: group.to_owned() }], Entry::new())?;
-        Ok(added.map_or_else(|| self.before(), |submitted| Completion::At(submitted.lsn)))
+        self.add(&mut state, vec![Part::Group { group: group.to_owned() }])
     }
 
     /// See [`super::Transactions::commit_offsets`].
@@ -144,8 +143,7 @@ impl Transaction {
         });
         let mut parts = vec![Part::Group { group: group.to_owned() }];
         parts.extend(offsets);
-        let added = self.change(&mut state, parts, Entry::new())?;
-        Ok(added.map_or_else(|| self.before(), |submitted| Completion::At(submitted.lsn)))
+        self.add(&mut state, parts)
     }
 
     /// See [`super::Transactions::append`].
@@ -170,6 +168,14 @@ impl Transaction {
         submitted.ok_or(TransactionError::InvalidState)
     }
 
+    /// As [`change`](Self::change), with nothing else. Where nothing is to be written, what was answered before is in the log
+    /// up to the completion.
+    fn add(self: &Arc<Self>, state: &mut State, parts: Vec<Part>) -> Result<Completion, TransactionError> {
+        let added = self.change(state, parts, Entry::new())?;
+        let before = || self.shared.context.log.submitted();
+        Ok(Completion::At(added.map_or_else(before, |submitted| submitted.lsn)))
+    }
+
     /// Adds parts to the transaction, which begins with them where none is open. What is in it already is not written again;
     /// none if nothing is to be written.
     fn change(
@@ -178,20 +184,24 @@ impl Transaction {
         parts: Vec<Part>,
         mut entry: Entry,
     ) -> Result<Option<Submitted>, TransactionError> {
-        let is_new = |part: &Part| match part {
-            Part::Partition { stream, .. } => !state.partitions.contains_key(stream),
-            Part::Group { group } => !state.groups.contains(group),
-            Part::Offset { .. } => true,
-        };
-        let parts: Vec<Part> = parts.into_iter().filter(is_new).collect();
+        let key = |part: &Part| rows::part_key(self.shared.namespace, &self.id, part);
+        // By key: of one that is repeated, the last.
+        let parts: BTreeMap<Bytes, Part> =
+            parts.into_iter().filter(|part| !state.has(part)).map(|part| (key(&part), part)).collect();
         let begins = !state.is_open();
         if parts.is_empty() && entry.is_empty() && !begins {
             return Ok(None);
         }
+        let (new, bytes) = state.growth(&self.id, parts.values());
         limits::check(
             "partitions, groups and offsets in a transaction",
-            (state.count() + parts.len()).saturating_sub(1),
+            (state.count() + new).saturating_sub(1),
             self.shared.parts_max,
+        )?;
+        limits::check(
+            "bytes of partitions, groups and offsets in a transaction",
+            (state.end_bytes(&self.id) + bytes).saturating_sub(1),
+            self.shared.part_bytes_max(),
         )?;
         let now_ms = self.shared.now_ms();
         if begins {
@@ -202,9 +212,8 @@ impl Transaction {
             (state.state, state.started_ms, state.updated_ms) = before;
             entry.put(rows::TRANSACTIONS, self.shared.key(&self.id), row);
         }
-        for part in &parts {
-            let key = rows::part_key(self.shared.namespace, &self.id, part);
-            entry.put(rows::TRANSACTION_PARTS, key, rows::encode_part(part));
+        for (key, part) in &parts {
+            entry.put(rows::TRANSACTION_PARTS, key.clone(), rows::encode_part(part));
         }
         let submitted = self.shared.context.log.submit(entry)?;
         if begins {
@@ -213,7 +222,7 @@ impl Transaction {
                 self.schedule(deadline);
             }
         }
-        parts.into_iter().for_each(|part| self.apply(state, part));
+        parts.into_values().for_each(|part| self.apply(state, part));
         Ok(Some(submitted))
     }
 
@@ -222,23 +231,41 @@ impl Transaction {
             Part::Offset { group, topic, partition, .. } => Some((group.clone(), topic.clone(), *partition)),
             _ => None,
         };
-        if state.add(part)
-            && let Some((group, topic, partition)) = pending
-        {
+        let before = state.end_bytes(&self.id);
+        let is_new_offset = state.add(part);
+        self.shared.account(before, state.end_bytes(&self.id));
+        if is_new_offset && let Some((group, topic, partition)) = pending {
             self.shared.pending.add(&group, &topic, partition);
         }
-    }
-
-    /// What was answered before is in the log up to here.
-    fn before(&self) -> Completion {
-        Completion::At(self.shared.context.log.submitted())
     }
 
     /// Puts another state in its place; nothing of the old one is pending any more.
     pub(super) fn replace(&self, state: &mut State, next: State) {
         let old = std::mem::replace(state, next);
+        self.shared.account(old.end_bytes(&self.id), state.end_bytes(&self.id));
         for (group, topic, partition) in old.offsets.keys() {
             self.shared.pending.remove(group, topic, *partition);
+        }
+    }
+
+    /// See [`super::Transactions::forget_topic`].
+    pub(super) fn forget_topic(&self, topic: &str) {
+        let mut state = self.state.lock();
+        let before = state.end_bytes(&self.id);
+        let removed = state.remove_offsets_of(topic);
+        if removed.is_empty() {
+            return;
+        }
+        self.shared.account(before, state.end_bytes(&self.id));
+        let mut entry = Entry::new();
+        for (group, partition) in removed {
+            self.shared.pending.remove(&group, topic, partition);
+            let key = rows::offset_key(self.shared.namespace, &self.id, (&group, topic, partition));
+            entry.delete(rows::TRANSACTION_PARTS, key);
+        }
+        if let Err(error) = self.shared.context.log.submit(entry) {
+            // After a restart they are there again, and are dropped at the end unless the topic is.
+            tracing::warn!(transactional_id = %self.id, topic, %error, "failed to delete offsets of a deleted topic");
         }
     }
 

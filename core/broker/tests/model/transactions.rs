@@ -6,11 +6,12 @@ use std::time::Duration;
 use inver_broker::{
     BindDestination, Broker, BrokerConfig, CommittedOffset, Completion, HUB, HubMode, LimitReached, Limits,
     Mode, Namespace, NamespaceSpec, ProduceError, Producer, QueueSpec, Start, Topic, TopicConfig, TopicSpec,
-    TransactionError, TransactionState,
+    TransactionEnd, TransactionError, TransactionState,
 };
 use inver_storage::medium::fake::{FakeMedium, Fault};
 use inver_storage::{
-    Batch, BatchBuilder, Compression, Log, LogOptions, Offset, ProducerStamp, SubmitError, SystemClock,
+    Batch, BatchBuilder, CommitPolicy, Compression, Log, LogOptions, Offset, ProducerStamp, SubmitError,
+    SystemClock,
 };
 
 use crate::fixture::*;
@@ -69,7 +70,8 @@ fn end(
     bumps: bool,
 ) -> Result<Producer, TransactionError> {
     let new = || Ok((8, Completion::Now));
-    let ended = namespace.end_transaction(None, ID, producer, is_commit, bumps, new)?;
+    let how = TransactionEnd { is_commit, bumps, may_block: true };
+    let ended = namespace.end_transaction(None, ID, producer, how, new)?;
     committed(namespace, ended.completion);
     Ok(ended.producer)
 }
@@ -136,11 +138,92 @@ async fn subscribers_in_the_hub_get_records_once_they_are_committed() {
     assert!(pull_now(&mut consumer).is_empty());
 }
 
+/// A namespace whose records all go to a queue, which is returned with its consumer.
+fn relaying(fixture: &Fixture) -> (Namespace, Arc<inver_broker::Queue>) {
+    let ns = fixture.namespace();
+    let queue = declare(&ns, "q", QueueSpec { durable: true, ..QueueSpec::default() });
+    let bound = ns.bind(HUB, BindDestination::Queue("q"), b"#", &Default::default()).unwrap();
+    committed(&ns, bound);
+    (ns, queue)
+}
+
+fn open_hub() -> BrokerConfig {
+    BrokerConfig { hub_default: HubMode::Open, ..BrokerConfig::default() }
+}
+
+#[tokio::test]
+async fn ends_that_follow_each_other_pass_on_only_their_own_records() {
+    let fixture = Fixture::with(open_hub());
+    let (ns, queue) = relaying(&fixture);
+    let t = topic(&ns, "t", 1);
+    let (mailbox, mut consumer) = attach(queue.subscription());
+    let producer = begin(&ns, None).unwrap();
+    let partition = t.partition(0).unwrap();
+    let mut completion = Completion::Now;
+    // Nothing waits for the log in between.
+    for (sequence, is_commit) in (0..).zip([false, true, true, false, true]) {
+        let batch = part(producer, sequence, &format!("{is_commit} {sequence}"));
+        ns.produce_in_transaction(ID, &t, &partition, batch, true).unwrap();
+        let how = TransactionEnd { is_commit, bumps: false, may_block: true };
+        let ended = ns.end_transaction(None, ID, producer, how, || Ok((8, Completion::Now))).unwrap();
+        completion = completion.and(ended.completion);
+    }
+    committed(&ns, completion);
+    assert_eq!(values(&take(&mailbox, &mut consumer, 3).await), ["true 1", "true 2", "true 4"]);
+    assert!(pull_now(&mut consumer).is_empty());
+}
+
+#[tokio::test]
+async fn compressed_records_beyond_an_entry_are_passed_on_in_several() {
+    let options = LogOptions { commit: CommitPolicy::Os, entry_bytes_max: 4 << 20, ..LogOptions::default() };
+    let fixture = Fixture::over(open_hub(), options);
+    let (ns, queue) = relaying(&fixture);
+    let t = topic(&ns, "t", 2);
+    let (mailbox, mut consumer) = attach(queue.subscription());
+    let producer = begin(&ns, None).unwrap();
+    let (batches, records, bytes) = (3, 64, 64 << 10);
+    for index in 0..2 {
+        let partition = t.partition(index).unwrap();
+        for batch in 0..batches {
+            let mut builder = BatchBuilder::new(64);
+            for record in 0..records {
+                let value = format!("{index} {batch} {record} {:0>bytes$}", "");
+                builder.push(5, None, &[], Some(value.as_bytes()));
+            }
+            let Producer { id, epoch } = producer;
+            let base_sequence = batch * records;
+            let stamp = ProducerStamp { id, epoch, base_sequence, transactional: true, control: false };
+            let batch = builder.finish_as(Compression::Zstd, Some(stamp));
+            assert!(batch.bytes().len() < 64 << 10, "many fit into an entry");
+            committed(&ns, ns.produce_in_transaction(ID, &t, &partition, batch, true).unwrap().lsn);
+        }
+    }
+    let refused = TransactionEnd { is_commit: true, bumps: false, may_block: false };
+    let refused = ns.end_transaction(None, ID, producer, refused, || Ok((8, Completion::Now)));
+    assert_eq!(refused.unwrap_err(), TransactionError::Ending, "it would block");
+    end(&ns, producer, true, false).unwrap();
+    committed(&ns, ns.log().submitted());
+    let mut got = Vec::new();
+    for _ in 0..2 * batches {
+        for value in values(&take(&mailbox, &mut consumer, records as usize).await) {
+            got.push(value.rsplit_once(' ').unwrap().0.to_owned());
+        }
+    }
+    let of_batch = |index, batch| (0..records).map(move |record| format!("{index} {batch} {record}"));
+    let of_partition = |index| (0..batches).flat_map(move |batch| of_batch(index, batch));
+    let mut all: Vec<String> = (0..2).flat_map(of_partition).collect();
+    got.sort();
+    all.sort();
+    assert_eq!(got, all);
+    assert!(pull_now(&mut consumer).is_empty());
+}
+
 #[test]
 fn offsets_are_committed_with_the_records() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     let t = topic(&ns, "t", 1);
+    topic(&ns, "in", 4);
     let mut producer = begin(&ns, None).unwrap();
     let transactions = ns.transactions();
     let of_group = |adds| transactions.commit_offsets(ID, producer, "g", &[("in", 3, offset(42))], adds);
@@ -303,6 +386,72 @@ fn ids_and_parts_are_bounded() {
 }
 
 #[test]
+fn an_offset_can_be_committed_again_at_the_bound() {
+    let limits = Limits { transaction_parts_max: 3, ..Limits::default() };
+    let fixture = Fixture::with(BrokerConfig { limits, ..BrokerConfig::default() });
+    let ns = fixture.namespace();
+    topic(&ns, "in", 3);
+    let producer = begin(&ns, None).unwrap();
+    let commit = |offsets: &[(&str, u32, CommittedOffset)]| {
+        ns.transactions().commit_offsets(ID, producer, "g", offsets, true)
+    };
+    commit(&[("in", 0, offset(1)), ("in", 1, offset(1)), ("in", 0, offset(2))]).unwrap();
+    commit(&[("in", 1, offset(3))]).unwrap();
+    let refused = commit(&[("in", 1, offset(4)), ("in", 2, offset(4))]).unwrap_err();
+    assert!(matches!(refused, TransactionError::Limit(LimitReached { max: 3, .. })), "{refused}");
+    end(&ns, producer, true, false).unwrap();
+    let committed = |partition| ns.committed_offsets().get("g", "in", partition).map(|it| it.offset);
+    assert_eq!([0, 1, 2].map(committed), [Some(2), Some(3), None]);
+}
+
+/// What a transaction takes in can always be ended in one entry.
+#[test]
+fn the_bytes_of_a_transaction_are_bounded() {
+    let options = LogOptions { commit: CommitPolicy::Os, entry_bytes_max: 1 << 20, ..LogOptions::default() };
+    let fixture = Fixture::over(BrokerConfig::default(), options);
+    let ns = fixture.namespace();
+    topic(&ns, "in", 1000);
+    let producer = begin(&ns, None).unwrap();
+    let with_text =
+        |offset: i64| CommittedOffset { metadata: Some("m".repeat(4096)), ..self::offset(offset) };
+    let commit = |partition, value| {
+        let offsets = [("in", partition, with_text(value))];
+        ns.transactions().commit_offsets(ID, producer, "g", &offsets, true)
+    };
+    let refused = (0..1000).find_map(|partition| Some((partition, commit(partition, 1).err()?)));
+    let (kept, error) = refused.unwrap();
+    assert!(matches!(error, TransactionError::Limit(_)), "{error}");
+    assert!((32..64).contains(&kept), "{kept}");
+    commit(0, 2).unwrap();
+    end(&ns, producer, true, false).unwrap();
+    assert_eq!(ns.committed_offsets().len(), kept as usize);
+    // The next one has room again.
+    commit(kept, 1).unwrap();
+}
+
+#[test]
+fn offsets_of_a_deleted_topic_are_not_committed() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    topic(&ns, "gone", 1);
+    topic(&ns, "again", 1);
+    topic(&ns, "kept", 1);
+    let producer = begin(&ns, None).unwrap();
+    let offsets = ["gone", "again", "kept"].map(|topic| (topic, 0, offset(5)));
+    ns.transactions().commit_offsets(ID, producer, "g", &offsets, true).unwrap();
+    ns.delete_topic("gone").unwrap();
+    ns.delete_topic("again").unwrap();
+    topic(&ns, "again", 1);
+    drop(ns);
+    let fixture = fixture.restart();
+    let ns = fixture.namespace();
+    assert!(!ns.transactions().has_pending_offset("g", "again", 0));
+    end(&ns, producer, true, false).unwrap();
+    let committed = |topic| ns.committed_offsets().get("g", topic, 0).map(|it| it.offset);
+    assert_eq!(["gone", "again", "kept"].map(committed), [None, None, Some(5)]);
+}
+
+#[test]
 fn a_rejected_batch_does_not_begin_a_transaction() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
@@ -327,7 +476,7 @@ async fn a_deleted_namespace_leaves_no_rows() {
     drop((ns, t));
     broker.delete_namespace("n").await.unwrap();
     let fixture = fixture.restart();
-    for table in [22, 23] {
+    for table in [23, 24] {
         assert_eq!(fixture.broker.log().recovered_state(inver_storage::TableId(table)), []);
     }
 }
@@ -349,6 +498,7 @@ fn a_crash_leaves_a_transaction_whole() {
             let broker = over(&medium);
             let ns = broker.default_namespace();
             let t = topic(&ns, "t", 3);
+            topic(&ns, "in", 1);
             let producer = begin(&ns, None).unwrap();
             for partition in 0..3 {
                 produce(&ns, (&t, partition), producer, 0, "v").unwrap();
@@ -357,7 +507,8 @@ fn a_crash_leaves_a_transaction_whole() {
             committed(&ns, ns.transactions().commit_offsets(ID, producer, "g", &offsets, true).unwrap());
             medium.schedule(operations, Fault::Stop);
             let new = || Ok((8, Completion::Now));
-            let ended = ns.end_transaction(None, ID, producer, true, true, new).unwrap();
+            let how = TransactionEnd { is_commit: true, bumps: true, may_block: false };
+            let ended = ns.end_transaction(None, ID, producer, how, new).unwrap();
             assert_eq!(stable(&t, 0), 0, "not before it is in the log");
             let is_answered = ns.log().wait_committed_blocking(ended.completion.lsn().unwrap()).is_ok();
             medium.stop();

@@ -4,12 +4,11 @@
 use std::ops::RangeInclusive;
 
 use inver_access::Operation;
-use inver_broker::{Ended, TransactionError};
+use inver_broker::{Ended, TransactionEnd, TransactionError};
 
 use super::context::RequestContext;
 use super::handler::{Handler, Length};
 use super::reply::Reply;
-use crate::access::Access;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
@@ -60,22 +59,23 @@ impl Handler for EndTxn {
             return Reply::now(EndTxnResponse { error_code, ..EndTxnResponse::default() });
         }
         let version = cx.version();
-        match end(cx.access, version, &request) {
+        match end(cx, &request) {
             Ok(ended) => Reply::Response(response(ended), ended.completion),
             Err(error) => Reply::now(failure(version, &error)),
         }
     }
 }
 
-fn end(access: &Access, version: i16, request: &EndTxnRequest) -> Result<Ended, TransactionError> {
-    access.namespace.end_transaction(
-        Some(&access.permissions),
-        &request.transactional_id,
-        producer(request.producer_id, request.producer_epoch),
-        request.committed,
-        version >= BUMPS_SINCE,
-        || new_producer(access),
-    )
+fn end(cx: &RequestContext<'_>, request: &EndTxnRequest) -> Result<Ended, TransactionError> {
+    let access = cx.access;
+    let producer = producer(request.producer_id, request.producer_epoch);
+    let end = TransactionEnd {
+        is_commit: request.committed,
+        bumps: cx.version() >= BUMPS_SINCE,
+        may_block: cx.is_detached,
+    };
+    let new = || new_producer(access);
+    cx.namespace().end_transaction(Some(&access.permissions), &request.transactional_id, producer, end, new)
 }
 
 fn response(ended: Ended) -> EndTxnResponse {
