@@ -159,7 +159,7 @@ def test_timeouts(own_broker, unique):
     with pytest.raises(KafkaException):
         transactional(broker, unique, transaction_timeout_ms=30000)
     kafka_create(broker, unique)
-    producer = transactional(broker, unique, transaction_timeout_ms=1000)
+    producer = transactional(broker, unique, transaction_timeout_ms=5000)
     producer.begin_transaction()
     send(producer, unique, ["late"])
     wait_until(lambda: end_of(broker, unique, "read_committed") == 2, WAIT, "the transaction being aborted")
@@ -208,7 +208,7 @@ def test_transaction_tool(broker, unique):
     send(producer, unique, ["hangs"])
     at = ["--bootstrap-server", broker.kafka]
     rows = kafka_tool("TransactionsCommand", *at, "list").splitlines()
-    (row,) = [line.split() for line in rows if line.startswith(f"{unique}\t") or line.split()[0] == unique]
+    (row,) = [line.split() for line in rows if line.startswith(f"{unique}\t") or line.split()[:1] == [unique]]
     assert "Ongoing" in row
     said = kafka_tool("TransactionsCommand", *at, "describe", "--transactional-id", unique)
     assert f"{unique}-0" in said and "Ongoing" in said
@@ -253,6 +253,7 @@ class Mover:
 
     def __init__(self, broker, name):
         self.broker, self.name = broker, name
+        self.chance = random.Random(SEED + 1)
         self.ending = threading.Event()
         self.committed = 0
         self.thread = threading.Thread(target=self.run)
@@ -277,7 +278,7 @@ class Mover:
                     producer.produce(f"{self.name}-out", value=message.value(), partition=int(message.value()) % 3)
                 positions = consumer.position(consumer.assignment())
                 producer.send_offsets_to_transaction(positions, consumer.consumer_group_metadata(), WAIT)
-                if random.random() < 0.2:
+                if self.chance.random() < 0.2:
                     producer.abort_transaction(WAIT)
                     return
                 producer.commit_transaction(WAIT)

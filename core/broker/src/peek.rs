@@ -7,11 +7,11 @@ use std::sync::Arc;
 use inver_storage::batch::{BatchHeader, CONTROL, Record, TRANSACTIONAL, records};
 use inver_storage::{Offset, Read, ReadError, StoredBatch, Stream, StreamId, TimeLookup};
 
-/// Place of the attributes in a batch.
-const ATTRIBUTES: std::ops::Range<usize> = 21..23;
-
 /// Bytes asked of a stream at a time.
 const READ_BYTES: usize = 256 * 1024;
+
+/// Reads in search of one message.
+const INVISIBLE_READS_MAX: usize = 64;
 
 /// A message that was read and stays where it is.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ pub(crate) fn stream(
         }
         let end = stream.stable_offset();
         for stored in batches {
-            if stored.base_offset >= end {
+            if !is_stable(stream, &stored, end) {
                 return Ok(Peeked { messages, next: None });
             }
             let is_visible = is_visible(stream, &stored);
@@ -95,15 +95,22 @@ pub(crate) fn stream(
 /// The timestamp of the first message at or above an offset, milliseconds since 1970; none if there is none.
 pub(crate) fn timestamp_at(stream: &Stream, from: Offset) -> Result<Option<i64>, ReadError> {
     let from = from.max(stream.start());
-    let end = stream.stable_offset();
-    if from >= end {
-        return Ok(None);
-    }
-    let batches = read(stream, from, READ_BYTES)?.into_iter().take_while(|stored| stored.base_offset < end);
-    for StoredBatch { base_offset, bytes, .. } in batches.filter(|stored| is_visible(stream, stored)) {
-        for record in records(&bytes).into_iter().flatten().map_while(Result::ok) {
-            if base_offset.0 + u64::from(record.offset_delta) >= from.0 {
-                return Ok(Some(record.timestamp_ms));
+    let mut at = from;
+    // Whole reads can be without a message: of markers and aborted transactions.
+    for _ in 0..INVISIBLE_READS_MAX {
+        if at >= stream.stable_offset() {
+            return Ok(None);
+        }
+        let batches = read(stream, at, READ_BYTES)?;
+        let Some(last) = batches.last() else { return Ok(None) };
+        at = last.base_offset.plus(BatchHeader::parse(&last.bytes).map_or(1, |header| header.offset_span()));
+        let end = stream.stable_offset();
+        let stable = batches.iter().take_while(|stored| is_stable(stream, stored, end));
+        for StoredBatch { base_offset, bytes, .. } in stable.filter(|stored| is_visible(stream, stored)) {
+            for record in records(bytes).into_iter().flatten().map_while(Result::ok) {
+                if base_offset.0 + u64::from(record.offset_delta) >= from.0 {
+                    return Ok(Some(record.timestamp_ms));
+                }
             }
         }
     }
@@ -120,17 +127,24 @@ pub(crate) fn offset_at(stream: &Stream, timestamp_ms: i64) -> Result<Offset, Re
     Ok(found.map_or(end, |(offset, _)| offset.min(end)))
 }
 
+/// Whether a batch is below the stable offset: where that is the start of the stream, an open transaction can begin in the
+/// batch that has the start in it.
+pub(crate) fn is_stable(stream: &Stream, stored: &StoredBatch, end: Offset) -> bool {
+    stored.base_offset.max(stream.start()) < end
+}
+
 /// Whether readers get the records of a batch below the stable offset: it is no marker of a transaction, and not part of an
 /// aborted one.
 pub(crate) fn is_visible(stream: &Stream, stored: &StoredBatch) -> bool {
-    let attributes = stored.bytes.get(ATTRIBUTES).and_then(|field| field.first_chunk());
-    let attributes = attributes.map_or(0, |field| i16::from_be_bytes(*field));
-    if attributes & (TRANSACTIONAL | CONTROL) == 0 {
+    if BatchHeader::attributes_of(&stored.bytes) & (TRANSACTIONAL | CONTROL) == 0 {
         return true;
     }
     let header = BatchHeader::parse(&stored.bytes);
     header.is_ok_and(|header| {
-        !header.is_control() && !stream.is_aborted(header.producer_id, stored.base_offset)
+        !header.is_control()
+            && !stream.is_aborted(header.producer_id, stored.base_offset)
+            // What was trimmed is not known any more. Asked last: the start moves before that is forgotten.
+            && stored.base_offset.plus(header.offset_span()) > stream.start()
     })
 }
 

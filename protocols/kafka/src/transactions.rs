@@ -23,6 +23,15 @@ pub(crate) fn error_code(error: &TransactionError, fenced: ErrorCode) -> ErrorCo
     }
 }
 
+/// What a version calls an act that the state of the transaction does not allow, where the producer goes on once it has
+/// aborted: versions before `since` do not know the newer code (KIP-890).
+pub(crate) fn abortable(code: ErrorCode, version: i16, since: i16) -> ErrorCode {
+    match code {
+        ErrorCode::INVALID_TXN_STATE if version >= since => ErrorCode::TRANSACTION_ABORTABLE,
+        code => code,
+    }
+}
+
 /// What a version calls a fenced producer: versions before `since` do not know the newer code (KIP-588).
 pub(crate) fn fenced(version: i16, since: i16) -> ErrorCode {
     if version >= since { ErrorCode::PRODUCER_FENCED } else { ErrorCode::INVALID_PRODUCER_EPOCH }

@@ -38,9 +38,6 @@ use self::state::State;
 pub use self::state::{Producer, TransactionState};
 use self::transaction::Transaction;
 
-/// Ids that one expiry deletes.
-const EXPIRED_AT_ONCE_MAX: usize = 1000;
-
 /// The transactions of a namespace, by id.
 pub struct Transactions {
     shared: Arc<Shared>,
@@ -204,13 +201,19 @@ impl Transactions {
         }
     }
 
-    /// Deletes ids without an open transaction that were not used since `before_ms` (milliseconds since 1970, steady), a
-    /// bounded number at a time.
-    pub fn expire(&self, before_ms: i64) -> Result<Completion, SubmitError> {
-        let all = self.all();
+    /// The ids without an open transaction that were not used since `before_ms` (milliseconds since 1970, steady).
+    #[must_use]
+    pub fn unused_since(&self, before_ms: i64) -> Vec<Arc<str>> {
+        let all = self.all().into_iter();
+        all.filter_map(|it| it.lock_if_unused(before_ms).is_some().then(|| it.id.clone())).collect()
+    }
+
+    /// Deletes those of the ids that are still not used since `before_ms`, in one entry.
+    pub fn expire(&self, ids: &[Arc<str>], before_ms: i64) -> Result<Completion, SubmitError> {
+        let all: Vec<Arc<Transaction>> = ids.iter().filter_map(|id| self.get(id).ok()).collect();
         let mut entry = Entry::new();
         let due = all.iter().filter_map(|transaction| transaction.lock_if_unused(before_ms));
-        let mut due: Vec<_> = due.take(EXPIRED_AT_ONCE_MAX).collect();
+        let mut due: Vec<_> = due.collect();
         if due.is_empty() {
             return Ok(Completion::Now);
         }

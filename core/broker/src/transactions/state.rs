@@ -250,7 +250,10 @@ impl State {
             _ if self.is_removed => Err(TransactionError::Ending),
             None => Ok(false),
             Some(expected) if expected == self.producer => Ok(false),
-            Some(expected) if self.previous == Some(expected) && !self.is_open() => Ok(true),
+            Some(expected) if self.previous == Some(expected) && !self.is_open() => {
+                // The epoch of a marker that fenced the last one: none is left to fence this one.
+                Ok(self.producer.epoch <= EPOCH_LAST)
+            }
             Some(_) => Err(TransactionError::Fenced),
         }
     }
@@ -307,6 +310,11 @@ mod tests {
         assert_eq!(begin(TransactionState::Empty, Some(NEXT)), Ok(false));
         assert_eq!(begin(TransactionState::Empty, Some(FIRST)), Ok(true));
         assert_eq!(begin(TransactionState::Open, Some(FIRST)), Err(TransactionError::Fenced));
+        let fenced = State {
+            producer: Producer { id: 1, epoch: i16::MAX },
+            ..state(TransactionState::Aborted, Some(FIRST))
+        };
+        assert_eq!(fenced.check_begin(Some(FIRST)), Ok(false));
         let old = Producer { id: 1, epoch: 2 };
         assert_eq!(begin(TransactionState::Empty, Some(old)), Err(TransactionError::Fenced));
     }

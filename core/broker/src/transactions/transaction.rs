@@ -65,8 +65,7 @@ impl Transaction {
     ) -> Result<(Producer, Completion), TransactionError> {
         let mut state = self.state.lock();
         if state.check_begin(expected)? {
-            let submitted = self.shared.context.log.submitted();
-            return Ok((state.producer, Completion::At(submitted)));
+            return Ok((state.producer, self.begin_again(&mut state, timeout_ms)?));
         }
         let mut entry = Entry::new();
         if state.is_open() {
@@ -79,6 +78,19 @@ impl Transaction {
         let submitted = self.shared.context.log.submit(entry)?;
         self.replace(&mut state, next);
         Ok((producer, Completion::At(submitted.lsn).and(reserved)))
+    }
+
+    /// Answers a producer that asks again, with another timeout perhaps.
+    fn begin_again(&self, state: &mut State, timeout_ms: i32) -> Result<Completion, SubmitError> {
+        let log = &self.shared.context.log;
+        if state.timeout_ms == timeout_ms {
+            return Ok(Completion::At(log.submitted()));
+        }
+        let before = std::mem::replace(&mut state.timeout_ms, timeout_ms);
+        let mut entry = Entry::new();
+        entry.put(rows::TRANSACTIONS, self.shared.key(&self.id), rows::encode_transaction(state));
+        let submitted = log.submit(entry).inspect_err(|_| state.timeout_ms = before)?;
+        Ok(Completion::At(submitted.lsn))
     }
 
     /// See [`super::Transactions::add_partitions`].

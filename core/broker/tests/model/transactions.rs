@@ -264,6 +264,77 @@ fn a_new_producer_fences_the_one_before_and_aborts_its_transaction() {
     assert_eq!((next.epoch, begin(&ns, Some(new)).unwrap()), (2, next));
 }
 
+fn trim(namespace: &Namespace, topic: &Topic, to: u64) {
+    committed(namespace, namespace.delete_records(topic, 0, Offset(to)).unwrap());
+}
+
+#[tokio::test]
+async fn a_trim_shows_no_records_that_a_consumer_has_read_ahead() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let t = topic(&ns, "t", 1);
+    let subscription = ns.subscribe(&t, "s", Mode::Shared, true, Start::Earliest).unwrap();
+    let (mailbox, mut consumer) = attach(&subscription);
+    let producer = begin(&ns, None).unwrap();
+    plain(&ns, &t, "first");
+    produce(&ns, (&t, 0), producer, 0, "aborted").unwrap();
+    end(&ns, producer, false, false).unwrap();
+    plain(&ns, &t, "second");
+    produce(&ns, (&t, 0), producer, 1, "open").unwrap();
+    plain(&ns, &t, "third");
+    // All of it is read, and one record is taken.
+    assert_eq!(values(&take(&mailbox, &mut consumer, 1).await), ["first"]);
+    trim(&ns, &t, 3);
+    assert_eq!(values(&take(&mailbox, &mut consumer, 1).await), ["second"]);
+    assert!(pull_now(&mut consumer).is_empty());
+    trim(&ns, &t, 5);
+    assert_eq!(values(&take(&mailbox, &mut consumer, 1).await), ["third"]);
+    end(&ns, producer, true, false).unwrap();
+    plain(&ns, &t, "last");
+    assert_eq!(values(&take(&mailbox, &mut consumer, 1).await), ["last"]);
+}
+
+#[tokio::test]
+async fn a_trim_into_an_open_transaction_does_not_show_its_batch() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let t = topic(&ns, "t", 1);
+    let subscription = ns.subscribe(&t, "s", Mode::Shared, true, Start::Earliest).unwrap();
+    let (mailbox, mut consumer) = attach(&subscription);
+    let producer = begin(&ns, None).unwrap();
+    let mut builder = BatchBuilder::new(64);
+    ["one", "two"].iter().for_each(|value| builder.push(5, None, &[], Some(value.as_bytes())));
+    let Producer { id, epoch } = producer;
+    let stamp = ProducerStamp { id, epoch, base_sequence: 0, transactional: true, control: false };
+    let batch = builder.finish_as(Compression::None, Some(stamp));
+    plain(&ns, &t, "first");
+    let partition = t.partition(0).unwrap();
+    committed(&ns, ns.produce_in_transaction(ID, &t, &partition, batch, true).unwrap().lsn);
+    assert_eq!(values(&take(&mailbox, &mut consumer, 1).await), ["first"]);
+    trim(&ns, &t, 2);
+    assert!(pull_now(&mut consumer).is_empty());
+    end(&ns, producer, true, false).unwrap();
+    let got = values(&take(&mailbox, &mut consumer, 1).await);
+    assert!(got == ["one"] || got == ["two"], "{got:?}");
+}
+
+#[test]
+fn the_time_of_a_message_is_found_behind_aborted_ones() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let t = topic(&ns, "t", 1);
+    let producer = begin(&ns, None).unwrap();
+    let value = "v".repeat(64 << 10);
+    for sequence in 0..8 {
+        produce(&ns, (&t, 0), producer, sequence, &value).unwrap();
+    }
+    end(&ns, producer, false, false).unwrap();
+    let partition = t.partition(0).unwrap();
+    assert_eq!(partition.timestamp_at(Offset(0)).unwrap(), None);
+    plain(&ns, &t, "message");
+    assert_eq!(partition.timestamp_at(Offset(0)).unwrap(), Some(1));
+}
+
 #[test]
 fn an_end_that_is_repeated_is_answered_again() {
     let fixture = Fixture::new();
@@ -315,6 +386,25 @@ fn a_transaction_is_aborted_after_its_timeout() {
     assert_eq!(next.epoch, 1, "it learns the epoch that fenced it");
 }
 
+fn expire(namespace: &Namespace, before_ms: i64) {
+    let unused = namespace.transactions().unused_since(before_ms);
+    committed(namespace, namespace.transactions().expire(&unused, before_ms).unwrap());
+}
+
+#[test]
+fn a_producer_that_asks_again_sets_its_timeout() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let first = begin(&ns, None).unwrap();
+    let second = begin(&ns, Some(first)).unwrap();
+    let again = ns.transactions().begin(ID, 5, Some(first), || Ok((8, Completion::Now))).unwrap();
+    assert_eq!(again.0, second);
+    committed(&ns, again.1);
+    drop(ns);
+    let fixture = fixture.restart();
+    assert_eq!(fixture.namespace().transactions().info(ID).unwrap().timeout_ms, 5);
+}
+
 #[test]
 fn ids_that_are_not_used_expire() {
     let (fixture, clock) = Fixture::manual();
@@ -323,13 +413,13 @@ fn ids_that_are_not_used_expire() {
     let producer = begin(&ns, None).unwrap();
     produce(&ns, (&t, 0), producer, 0, "v").unwrap();
     clock.advance(Duration::from_millis(10));
-    ns.transactions().expire(clock.steady_ms()).unwrap();
+    expire(&ns, clock.steady_ms());
     assert_eq!(state(&ns), TransactionState::Open, "an open one stays");
     end(&ns, producer, true, false).unwrap();
-    ns.transactions().expire(clock.steady_ms()).unwrap();
+    expire(&ns, clock.steady_ms());
     assert_eq!(state(&ns), TransactionState::Committed);
     clock.advance(Duration::from_millis(10));
-    ns.transactions().expire(clock.steady_ms()).unwrap();
+    expire(&ns, clock.steady_ms());
     assert_eq!(ns.transactions().info(ID), None);
     assert_eq!(end(&ns, producer, true, false).unwrap_err(), TransactionError::UnknownProducer);
     let fixture = fixture.restart();

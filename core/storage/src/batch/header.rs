@@ -98,6 +98,12 @@ impl BatchHeader {
         })
     }
 
+    /// The attributes in the bytes of a batch, without a look at the rest; none are set where there are too few bytes.
+    #[must_use]
+    pub fn attributes_of(bytes: &[u8]) -> i16 {
+        bytes.first_chunk().map_or(0, |head| i16::from_be_bytes(field(head, CRC_START)))
+    }
+
     /// Encodes the header, with the CRC in `self.crc`.
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_BYTES] {

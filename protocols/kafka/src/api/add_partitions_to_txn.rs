@@ -13,7 +13,7 @@ use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
-use crate::transactions::{error_code, fenced, producer};
+use crate::transactions::{abortable, error_code, fenced, producer};
 
 messages! {
     /// Versions 0-5, flexible 3+.
@@ -115,6 +115,9 @@ impl Handler for AddPartitionsToTxn {
     }
 }
 
+/// First version with TRANSACTION_ABORTABLE (KIP-890).
+const ABORTABLE_SINCE: i16 = 5;
+
 /// A partition that a request names.
 type Named = (Arc<str>, Arc<Partition>);
 
@@ -157,7 +160,7 @@ fn add(
         Ok((missing, completion)) => {
             let mut missing = missing.into_iter();
             all(&mut results, &mut || match missing.next() {
-                Some(true) => ErrorCode::INVALID_TXN_STATE,
+                Some(true) => abortable(ErrorCode::INVALID_TXN_STATE, cx.version(), ABORTABLE_SINCE),
                 _ => ErrorCode::NONE,
             });
             (results, completion)

@@ -42,8 +42,8 @@ messages! {
 /// The ListTransactions API.
 pub struct ListTransactions;
 
-/// Bytes of a compiled pattern.
-const PATTERN_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a compiled pattern: a class of all letters takes some ten thousand.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
 
 /// States that a filter can name.
 const STATES: &[&str] = &[

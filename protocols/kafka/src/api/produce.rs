@@ -29,7 +29,7 @@ use crate::map::batch::{self, Allowance, BatchRefusal, CheckError, Checked};
 use crate::map::partition::{partition_index, wire_offset};
 use crate::settings::topic::ProduceSettings;
 use crate::traced;
-use crate::transactions::error_code;
+use crate::transactions::{abortable, error_code};
 
 messages! {
     /// Versions 3-13, flexible 9+.
@@ -92,6 +92,9 @@ const RECORD_BATCH_SINCE: i16 = 3;
 
 /// First version that allows zstd (KIP-110).
 const ZSTD_SINCE: i16 = 7;
+
+/// First version with TRANSACTION_ABORTABLE (KIP-890).
+const ABORTABLE_SINCE: i16 = 11;
 
 /// First version that adds partitions to a transaction by itself (KIP-890).
 const ADDS_PARTITIONS_SINCE: i16 = 12;
@@ -342,7 +345,7 @@ fn submit(
         // A retry of a batch whose response was lost: it gets the same response, under the same condition.
         Err(ProduceError::Log(SubmitError::DuplicateSequence { base_offset, lsn })) => (base_offset, lsn),
         Err(ProduceError::Log(error)) => return Err(submit_error(&error)),
-        Err(ProduceError::Transaction(error)) => return Err(transaction_error(&error)),
+        Err(ProduceError::Transaction(error)) => return Err(transaction_error(cx.version(), &error)),
         Err(error @ ProduceError::Address { record, .. }) => {
             let records =
                 vec![(i32::try_from(record).unwrap_or(i32::MAX), "The address that it names is too long")];
@@ -363,8 +366,9 @@ fn check_transaction<'a>(cx: &RequestContext<'_>, id: Option<&'a str>) -> Transa
     cx.access.check_transaction(id, Operation::Write).map(|()| id)
 }
 
-fn transaction_error(error: &TransactionError) -> Rejection {
-    Rejection::new(error_code(error, ErrorCode::INVALID_PRODUCER_EPOCH), error.to_string())
+fn transaction_error(version: i16, error: &TransactionError) -> Rejection {
+    let code = error_code(error, ErrorCode::INVALID_PRODUCER_EPOCH);
+    Rejection::new(abortable(code, version, ABORTABLE_SINCE), error.to_string())
 }
 
 fn submit_error(error: &SubmitError) -> Rejection {

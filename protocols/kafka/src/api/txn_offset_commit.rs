@@ -14,7 +14,7 @@ use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
 use crate::codec::wire::Uuid;
-use crate::transactions::{error_code, producer};
+use crate::transactions::{abortable, error_code, producer};
 
 messages! {
     /// Versions 0-6, flexible 3+.
@@ -67,6 +67,8 @@ messages! {
 /// The TxnOffsetCommit API.
 pub struct TxnOffsetCommit;
 
+/// First version with TRANSACTION_ABORTABLE (KIP-890).
+const ABORTABLE_SINCE: i16 = 4;
 /// First version that adds the group to the transaction by itself (KIP-890).
 const ADDS_GROUP_SINCE: i16 = 5;
 /// First version that names topics by id.
@@ -142,6 +144,10 @@ fn commit(
     request: &TxnOffsetCommitRequest,
     commits: &[Commit],
 ) -> Result<Completion, ErrorCode> {
+    if commits.is_empty() {
+        // A transaction is not begun for nothing.
+        return Ok(Completion::Now);
+    }
     let commits: Vec<(&str, u32, CommittedOffset)> =
         commits.iter().map(|(topic, index, offset)| (topic.name(), *index, offset.clone())).collect();
     if cx.namespace().committed_offsets().room_for(&request.group_id, &commits).is_err() {
@@ -153,7 +159,8 @@ fn commit(
         let transactions = cx.namespace().transactions();
         let id = &request.transactional_id;
         let kept = transactions.commit_offsets(id, producer, &request.group_id, &commits, adds_group);
-        kept.map_err(|error| error_code(&error, ErrorCode::INVALID_PRODUCER_EPOCH))
+        let code = |error| error_code(&error, ErrorCode::INVALID_PRODUCER_EPOCH);
+        kept.map_err(|error| abortable(code(error), cx.version(), ABORTABLE_SINCE))
     };
     let (member_id, generation) = (&request.member_id, request.generation_id_or_member_epoch);
     // A producer that is no member of the group commits for it whatever its members do.
@@ -161,7 +168,8 @@ fn commit(
         return commit();
     }
     let instance_id = request.group_instance_id.as_ref();
-    let committed = cx.coordinator().commit_as(&request.group_id, member_id, instance_id, generation, commit);
+    let committed =
+        cx.coordinator().commit_in_transaction(&request.group_id, member_id, instance_id, generation, commit);
     // Producers know the error of the classic protocol only.
     committed.map_err(|code| match code {
         ErrorCode::STALE_MEMBER_EPOCH => ErrorCode::ILLEGAL_GENERATION,

@@ -17,6 +17,9 @@ use crate::codec::text::Str;
 /// Longest time between two checks, as in Kafka.
 const CHECK_EVERY_MAX: Duration = Duration::from_secs(600);
 
+/// Transactional ids deleted before other tasks on the thread run.
+const IDS_AT_ONCE: usize = 1000;
+
 /// Groups checked before other tasks on the thread run.
 const GROUPS_AT_ONCE: usize = 100;
 
@@ -42,7 +45,7 @@ impl Coordinator {
                 self.expire_offsets_of(&group, before_ms);
             }
         }
-        self.expire_transactional_ids(now_ms);
+        self.expire_transactional_ids(now_ms).await;
         let handles: Vec<Handle> = self.groups.read().values().cloned().collect();
         for (place, handle) in handles.iter().enumerate() {
             yield_at_times(place).await;
@@ -56,10 +59,17 @@ impl Coordinator {
     }
 
     /// Deletes transactional ids that no producer has used for long.
-    fn expire_transactional_ids(&self, now_ms: i64) {
+    async fn expire_transactional_ids(&self, now_ms: i64) {
         let expiration_ms = i64::try_from(self.transactional_id_expiration.as_millis()).unwrap_or(i64::MAX);
-        if let Err(error) = self.namespace.transactions().expire(now_ms.saturating_sub(expiration_ms)) {
-            tracing::error!(%error, "failed to delete expired transactional ids");
+        let before_ms = now_ms.saturating_sub(expiration_ms);
+        let transactions = self.namespace.transactions();
+        let unused = transactions.unused_since(before_ms);
+        for ids in unused.chunks(IDS_AT_ONCE) {
+            if let Err(error) = transactions.expire(ids, before_ms) {
+                tracing::error!(%error, "failed to delete expired transactional ids");
+                return;
+            }
+            tokio::task::yield_now().await;
         }
     }
 

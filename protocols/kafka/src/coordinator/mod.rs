@@ -433,11 +433,14 @@ impl Coordinator {
         commit: impl FnOnce() -> Result<Completion, SubmitError>,
     ) -> Result<Completion, ErrorCode> {
         let commit = || commit().map_err(|_| ErrorCode::COORDINATOR_NOT_AVAILABLE);
-        self.commit_as(group, member_id, instance_id, generation, commit)
+        let now = self.now();
+        self.commit_checked(group, member_id, generation, commit, |group| {
+            group.check_commit(member_id, instance_id, generation, now)
+        })
     }
 
-    /// As [`commit`](Self::commit), with an error of the caller's.
-    pub(crate) fn commit_as(
+    /// Runs `commit`, which keeps offsets in a transaction, if the member may commit offsets in one.
+    pub(crate) fn commit_in_transaction(
         &self,
         group: &Str,
         member_id: &Str,
@@ -446,10 +449,23 @@ impl Coordinator {
         commit: impl FnOnce() -> Result<Completion, ErrorCode>,
     ) -> Result<Completion, ErrorCode> {
         let now = self.now();
+        self.commit_checked(group, member_id, generation, commit, |group| {
+            group.check_commit_in_transaction(member_id, instance_id, generation, now)
+        })
+    }
+
+    fn commit_checked(
+        &self,
+        group: &Str,
+        member_id: &Str,
+        generation: i32,
+        commit: impl FnOnce() -> Result<Completion, ErrorCode>,
+        check: impl FnOnce(&mut ClientGroup) -> Result<(), ErrorCode>,
+    ) -> Result<Completion, ErrorCode> {
         match self.find(group) {
             Some(handle) => {
                 let mut cell = handle.lock();
-                cell.group.check_commit(member_id, instance_id, generation, now)?;
+                check(&mut cell.group)?;
                 commit()
             }
             None => match self.find_consumers(group) {

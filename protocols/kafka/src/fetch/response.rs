@@ -61,7 +61,7 @@ fn write_partition(writer: &mut FrameWriter<'_>, running: &Running, slot: &Slot)
     if version.number >= 5 {
         out.put_i64(start);
     }
-    let aborted = slot.aborted();
+    let (found, aborted) = slot.readable();
     write_length(out, aborted.len(), version.flexible);
     for transaction in aborted {
         out.put_i64(transaction.producer_id);
@@ -72,8 +72,9 @@ fn write_partition(writer: &mut FrameWriter<'_>, running: &Running, slot: &Slot)
         // Preferred read replica: none.
         out.put_i32(-1);
     }
-    write_length(out, slot.found_bytes, version.flexible);
-    for batch in &slot.found {
+    let found_bytes = if found.is_empty() { 0 } else { slot.found_bytes };
+    write_length(out, found_bytes, version.flexible);
+    for batch in found {
         count_sent(&batch.bytes);
         let out = writer.out();
         out.put_i64(wire_offset(batch.base_offset));

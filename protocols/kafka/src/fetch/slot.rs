@@ -262,11 +262,13 @@ impl Slot {
         first_at_any_size: bool,
     ) -> usize {
         let (mut taken, mut count) = (0, 0);
-        let end = if self.committed { self.visible_end() } else { None };
+        let end = self.visible_end().zip(self.bounds()).map(|(end, (_, start))| (end, start));
+        let end = end.filter(|_| self.committed);
         for batch in &*batches {
             let bytes = batch.bytes.len();
             let forced = first_at_any_size && taken == 0;
-            let is_open = end.is_some_and(|end| batch.base_offset >= end);
+            // A trim makes the start stable, in whatever batch it is.
+            let is_open = end.is_some_and(|(end, start)| batch.base_offset.max(start) >= end);
             if bytes < HEADER_BYTES || is_open || (!forced && taken + bytes > room) {
                 break;
             }
@@ -290,13 +292,18 @@ impl Slot {
         Some(self.partition.as_ref()?.stream().stable_offset())
     }
 
-    /// The aborted transactions that the client has to leave out of what was found.
-    pub(super) fn aborted(&self) -> Vec<AbortedTransaction> {
-        match (&self.partition, self.found.first()) {
-            (Some(partition), Some(first)) if self.committed => {
-                partition.stream().aborted_transactions(first.base_offset..self.next)
-            }
-            _ => Vec::new(),
+    /// What was found, with the aborted transactions that the client has to leave out of it. Nothing if some of it was
+    /// trimmed meanwhile: which transactions were aborted there is not known any more.
+    pub(super) fn readable(&self) -> (&[StoredBatch], Vec<AbortedTransaction>) {
+        let (Some(partition), Some(first), true) = (&self.partition, self.found.first(), self.committed)
+        else {
+            return (&self.found, Vec::new());
+        };
+        let aborted = partition.stream().aborted_transactions(first.base_offset..self.next);
+        // In this order: the start moves before transactions are forgotten.
+        match end_of(first) <= partition.stream().start() {
+            true => (&[], Vec::new()),
+            false => (&self.found, aborted),
         }
     }
 

@@ -13,7 +13,7 @@ use super::again::{Again, Found};
 use super::delivered::Delivered;
 use super::{Offer, Open, Opened, Skipped, SteppedOver, span};
 use crate::context::Context;
-use crate::peek::is_visible;
+use crate::peek::{is_stable, is_visible};
 use crate::rows;
 use crate::seeded_bugs::{Bug, is_seeded};
 
@@ -203,8 +203,12 @@ impl StreamSource {
             if let Some(taken) = self.take_open() {
                 return taken;
             }
-            let end = self.stream.stable_offset().0;
-            if let Some(batch) = self.batches.pop_front_if(|batch| batch.base_offset.0 < end) {
+            let end = self.stream.stable_offset();
+            let start = self.stream.start().0;
+            // What was trimmed as a whole is passed over.
+            let is_next =
+                |batch: &mut StoredBatch| is_stable(&self.stream, batch, end) || end_of(batch) <= start;
+            if let Some(batch) = self.batches.pop_front_if(is_next) {
                 match self.open_batch(&batch) {
                     true => continue,
                     // What was read behind it is read again.
@@ -219,7 +223,7 @@ impl StreamSource {
                 return Offer::Empty;
             }
             self.reach_start();
-            if self.next >= end {
+            if self.next >= end.0 {
                 return Offer::Empty;
             }
             match self.stream.read(Offset(self.next), read_bytes) {

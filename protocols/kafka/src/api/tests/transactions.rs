@@ -96,7 +96,8 @@ fn latest(fixture: &mut Fixture, isolation_level: i8) -> i64 {
 fn producers_before_kip_890_add_their_partitions() {
     let mut fixture = fixture();
     let producer = begin(&mut fixture);
-    assert_eq!(produce(&mut fixture, producer, 0, Some(ID), 11), ErrorCode::INVALID_TXN_STATE);
+    assert_eq!(produce(&mut fixture, producer, 0, Some(ID), 10), ErrorCode::INVALID_TXN_STATE);
+    assert_eq!(produce(&mut fixture, producer, 0, Some(ID), 11), ErrorCode::TRANSACTION_ABORTABLE);
     assert_eq!(add(&mut fixture, producer, "t", 3), ErrorCode::NONE);
     assert_eq!(produce(&mut fixture, producer, 0, Some(ID), 11), ErrorCode::NONE);
     assert_eq!((latest(&mut fixture, 0), latest(&mut fixture, 1)), (1, 0));
@@ -188,10 +189,12 @@ fn other_nodes_ask_whether_partitions_are_in_a_transaction() {
     };
     let request =
         AddPartitionsToTxnRequest { transactions: vec![transaction], ..AddPartitionsToTxnRequest::default() };
-    let response = fixture.answer::<AddPartitionsToTxn>(4, request);
-    let results = &response.results_by_transaction[0].topic_results[0].results_by_partition;
-    let codes: Vec<ErrorCode> = results.iter().map(|result| result.partition_error_code).collect();
-    assert_eq!(codes, [ErrorCode::NONE, ErrorCode::INVALID_TXN_STATE]);
+    for (version, missing) in [(4, ErrorCode::INVALID_TXN_STATE), (5, ErrorCode::TRANSACTION_ABORTABLE)] {
+        let response = fixture.answer::<AddPartitionsToTxn>(version, request.clone());
+        let results = &response.results_by_transaction[0].topic_results[0].results_by_partition;
+        let codes: Vec<ErrorCode> = results.iter().map(|result| result.partition_error_code).collect();
+        assert_eq!(codes, [ErrorCode::NONE, missing]);
+    }
 }
 
 #[test]
@@ -228,7 +231,8 @@ fn offsets_wait_for_the_commit() {
         let partition = response.groups.remove(0).topics.remove(0).partitions.remove(0);
         (partition.error_code, partition.committed_offset)
     };
-    assert_eq!(commit(&mut fixture, 4, producer_epoch), ErrorCode::INVALID_TXN_STATE);
+    assert_eq!(commit(&mut fixture, 3, producer_epoch), ErrorCode::INVALID_TXN_STATE);
+    assert_eq!(commit(&mut fixture, 4, producer_epoch), ErrorCode::TRANSACTION_ABORTABLE);
     let group = AddOffsetsToTxnRequest {
         transactional_id: ID.into(),
         producer_id,
@@ -242,6 +246,18 @@ fn offsets_wait_for_the_commit() {
     assert_eq!(fetch(&mut fixture, false), (ErrorCode::NONE, -1));
     assert_eq!(end(&mut fixture, (producer_id, producer_epoch), true, 5).error_code, ErrorCode::NONE);
     assert_eq!(fetch(&mut fixture, true), (ErrorCode::NONE, 5));
+    // Nothing to commit begins no transaction.
+    let request = TxnOffsetCommitRequest {
+        transactional_id: ID.into(),
+        group_id: "g".into(),
+        producer_id,
+        producer_epoch: producer_epoch + 1,
+        generation_id_or_member_epoch: -1,
+        ..TxnOffsetCommitRequest::default()
+    };
+    assert_eq!(fixture.answer::<TxnOffsetCommit>(5, request).topics, []);
+    let info = fixture.node.broker.default_namespace().transactions().info(ID).unwrap();
+    assert_eq!(info.state, inver_broker::TransactionState::Committed);
     // The group is added by the request itself.
     assert_eq!(commit(&mut fixture, 5, producer_epoch + 1), ErrorCode::NONE);
 }
@@ -260,7 +276,7 @@ fn administrators_see_and_end_transactions() {
     let wanted = ListTransactionsRequest { duration_filter: -1, ..ListTransactionsRequest::default() };
     let ongoing = (ErrorCode::NONE, vec!["Ongoing".to_owned()]);
     assert_eq!(list(&mut fixture, wanted.clone()), ongoing);
-    for (pattern, listed) in [("i.", 1), ("i", 0), ("", 1)] {
+    for (pattern, listed) in [("i.", 1), ("i", 0), ("", 1), (r"\w+-?\w*-?\w*", 1)] {
         let request =
             ListTransactionsRequest { transactional_id_pattern: Some(pattern.into()), ..wanted.clone() };
         assert_eq!(list(&mut fixture, request).1.len(), listed, "{pattern}");

@@ -155,6 +155,23 @@ impl<J, S> Group<J, S> {
         generation: i32,
         now: Instant,
     ) -> Result<(), ErrorCode> {
+        self.check_commit_in_transaction(member_id, instance_id, generation, now)?;
+        match self.state {
+            // The member's partitions may belong to another by now.
+            State::Completing => Err(ErrorCode::REBALANCE_IN_PROGRESS),
+            _ => Ok(()),
+        }
+    }
+
+    /// As [`check_commit`](Self::check_commit), for offsets in a transaction: its producer does not know of a rebalance that is
+    /// being completed, and would not send them again.
+    pub(crate) fn check_commit_in_transaction(
+        &mut self,
+        member_id: &Str,
+        instance_id: Option<&Str>,
+        generation: i32,
+        now: Instant,
+    ) -> Result<(), ErrorCode> {
         match self.state {
             State::Dead => return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE),
             // Offsets of a consumer that assigns its partitions itself.
@@ -168,10 +185,6 @@ impl<J, S> Group<J, S> {
         if let Some(member) = self.members.get_mut(member_id) {
             member.renew(now);
         }
-        match self.state {
-            // The member's partitions may belong to another by now.
-            State::Completing => Err(ErrorCode::REBALANCE_IN_PROGRESS),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }

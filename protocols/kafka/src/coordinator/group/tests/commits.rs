@@ -26,6 +26,11 @@ fn members_may_commit_while_a_rebalance_is_prepared_but_not_before_they_sync() {
     test.rejoin("m1");
     assert_eq!(commit(&mut test, "m1", 1), Err(ErrorCode::ILLEGAL_GENERATION));
     assert_eq!(commit(&mut test, "m1", 2), Err(ErrorCode::REBALANCE_IN_PROGRESS));
+    let now = test.now;
+    let mut in_transaction =
+        |generation| test.group.check_commit_in_transaction(&"m1".into(), None, generation, now);
+    assert_eq!(in_transaction(2), Ok(()));
+    assert_eq!(in_transaction(1), Err(ErrorCode::ILLEGAL_GENERATION));
 }
 
 #[test]
