@@ -109,7 +109,7 @@ pub use ordered::Order;
 pub use peek::{Peeked, PeekedMessage};
 pub use policy::{Applied, Policy, PolicyError};
 pub use preview::{RoutePreview, RoutedSession};
-pub use produce::{ProduceError, TransactionEnd};
+pub use produce::ProduceError;
 pub use protocol::{Connection, Io, ProtocolPlugin};
 pub use publisher::{DEFAULT_EXCHANGE, InboxTarget, PublishError, Publisher, Routed, Target};
 pub use queue::Queue;
@@ -140,5 +140,7 @@ pub use traces::{
     About, Act, BATCH_SPANS_MAX, Delivered, Publishing, Span, SpanSink, TRACEPARENT, TraceContext, Tracer,
     Traces, Unsettled,
 };
-pub use transactions::{Ended, Producer, TransactionError, TransactionInfo, TransactionState, Transactions};
+pub use transactions::{
+    Ended, Producer, TransactionEnd, TransactionError, TransactionInfo, TransactionState, Transactions,
+};
 pub use value::{Arguments, HeaderLookup, Value};

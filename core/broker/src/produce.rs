@@ -31,7 +31,6 @@ use crate::topic::{Partition, Topic};
 use crate::transactions::TransactionError;
 
 use self::copies::Copies;
-pub use self::transaction::TransactionEnd;
 
 /// The attribute bits that name a compression.
 const COMPRESSION: i16 = 0x7;

@@ -13,18 +13,7 @@ use crate::access::Permissions;
 use crate::completion::Completion;
 use crate::namespace::Namespace;
 use crate::topic::{Partition, Topic};
-use crate::transactions::{Ended, Producer, TransactionError};
-
-/// How a transaction is to be ended.
-#[derive(Clone, Copy, Debug)]
-pub struct TransactionEnd {
-    /// Committed, or aborted.
-    pub is_commit: bool,
-    /// The producer gets a new epoch, of another id where its epochs are used up.
-    pub bumps: bool,
-    /// The caller may be blocked, by reads from the disk.
-    pub may_block: bool,
-}
+use crate::transactions::{Ended, Producer, TransactionEnd, TransactionError};
 
 impl Namespace {
     /// Appends a finished batch to a partition as it is, in the open transaction of the producer that it names.

@@ -18,6 +18,17 @@ const COORDINATOR_EPOCH: i32 = 0;
 /// Pause after a failure to abort a transaction whose time is over.
 const RETRY_MS: i64 = 1000;
 
+/// How a transaction is to be ended.
+#[derive(Clone, Copy, Debug)]
+pub struct TransactionEnd {
+    /// Committed, or aborted.
+    pub is_commit: bool,
+    /// The producer gets a new epoch, of another id where its epochs are used up.
+    pub bumps: bool,
+    /// The caller may be blocked, by reads from the disk.
+    pub may_block: bool,
+}
+
 /// A transaction that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {

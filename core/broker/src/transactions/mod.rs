@@ -29,8 +29,8 @@ use crate::context::Context;
 use crate::limits;
 use crate::tables::{RowError, split_counted};
 
-pub use self::end::Ended;
 pub(crate) use self::end::Ending;
+pub use self::end::{Ended, TransactionEnd};
 pub use self::error::TransactionError;
 pub use self::info::TransactionInfo;
 use self::shared::Shared;
