@@ -187,7 +187,7 @@ async fn compressed_records_beyond_an_entry_are_passed_on_in_several() {
         for batch in 0..batches {
             let mut builder = BatchBuilder::new(64);
             for record in 0..records {
-                let value = format!("{index} {batch} {record} {:0>bytes$}", "");
+                let value = format!("{index} {batch} {record} {}", "v".repeat(bytes));
                 builder.push(5, None, &[], Some(value.as_bytes()));
             }
             let Producer { id, epoch } = producer;
@@ -288,10 +288,9 @@ async fn a_trim_shows_no_records_that_a_consumer_has_read_ahead() {
     assert_eq!(values(&take(&mailbox, &mut consumer, 1).await), ["second"]);
     assert!(pull_now(&mut consumer).is_empty());
     trim(&ns, &t, 5);
-    assert_eq!(values(&take(&mailbox, &mut consumer, 1).await), ["third"]);
+    assert!(pull_now(&mut consumer).is_empty(), "the transaction is open");
     end(&ns, producer, true, false).unwrap();
-    plain(&ns, &t, "last");
-    assert_eq!(values(&take(&mailbox, &mut consumer, 1).await), ["last"]);
+    assert_eq!(values(&take(&mailbox, &mut consumer, 1).await), ["third"]);
 }
 
 #[tokio::test]
