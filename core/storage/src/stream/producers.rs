@@ -40,7 +40,7 @@ fn sequence_plus(sequence: i32, count: u32) -> i32 {
 }
 
 impl Producers {
-    /// Accepts a batch that continues the producer's sequence, and markers: whoever writes one has checked the epoch, and its
+    /// Accepts a batch that continues the producer's sequence, and markers: the caller that writes one has checked the epoch, and its
     /// entry ends the transaction in other streams too.
     pub(crate) fn check(&self, header: &BatchHeader) -> Result<(), SubmitError> {
         if header.is_control() {
