@@ -126,6 +126,9 @@ def test_consumers_read_on_their_own_and_nothing_is_taken_out(broker):
         channel.basic_qos(prefetch_count=4)
         channel.basic_consume(name, lambda ch, m, p, b: held.append(b), arguments={"x-stream-offset": "first"})
         wait_until(lambda: channel.connection.process_data_events(0.1) or len(held) == 4, WAIT_SECONDS)
+        channel.queue_declare(name, passive=True)
+        channel.connection.process_data_events(0.1)
+        assert len(held) == 4
 
 
 def test_filter_values(broker):
@@ -226,8 +229,13 @@ def test_retention_of_a_stream(own_broker):
         name = stream(channel, **{"x-max-age": "1s"})
         fill(channel, name, 5)
         wait_until(lambda: channel.queue_declare(name, passive=True).method.message_count == 0, 120)
+        got = []
+        channel.basic_qos(prefetch_count=10)
+        channel.basic_consume(name, lambda ch, m, p, b: got.append((b.decode(), p.headers["x-stream-offset"])),
+                              arguments={"x-stream-offset": "next"})
         channel.basic_publish("", name, b"5")
-        assert read(channel, name, 1) == numbered(5)
+        wait_until(lambda: channel.connection.process_data_events(0.1) or got, WAIT_SECONDS)
+        assert got == numbered(5)
 
 
 @pytest.mark.parametrize("kind,arguments,text", [

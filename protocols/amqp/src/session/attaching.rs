@@ -49,10 +49,20 @@ pub(super) fn subscription(
             _ => Ok((queue.subscription().clone(), None)),
         };
     };
-    let (start, from_ms) = match streams::start(&topic, arguments, shared)? {
+    let (start, mut from_ms) = match streams::start(&topic, arguments, shared)? {
         Some((start, from_ms)) => (Some(start), from_ms),
         None => (None, None),
     };
+    if let Some(requested) = requested.filter(|_| from_ms.is_some()) {
+        // One that is there stays where it is; of another, all members would have to leave out what is older.
+        if shared.namespace.subscription(&topic, requested).is_none() {
+            return Err(Refusal::precondition_failed(format_args!(
+                "invalid arg 'x-stream-offset' for subscription '{requested}' of {}: where the time begins is not known; use an offset",
+                shared.in_vhost("topic", name)
+            )));
+        }
+        from_ms = None;
+    }
     let subscription = match requested {
         Some(requested) => {
             shared.check_subscription(requested)?;

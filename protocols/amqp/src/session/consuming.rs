@@ -91,7 +91,10 @@ impl Channel {
         let name = self.queue_name(queue)?;
         let is_stream = shared.namespace.queue(&name).is_some_and(|queue| queue.spec().is_stream());
         let mut reader = match is_stream {
-            true => Some(StreamReader::new(&name, no_ack, self.prefetch, arguments, shared)?),
+            true => {
+                shared.check_queue(&name, Access::Read)?;
+                Some(StreamReader::new(&name, no_ack, self.prefetch, arguments, shared)?)
+            }
             false => None,
         };
         let (source, subscription) = if name == REPLY_TO {

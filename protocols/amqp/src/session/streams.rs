@@ -49,8 +49,11 @@ impl StreamReader {
                 "consumer prefetch count is not set for stream {what}"
             )));
         }
-        if arguments.get("x-priority").is_some() {
-            return Err(QueueKind::Stream.has_no("x-priority", &what));
+        // A consumer of a stream takes nothing out for others: it shares no subscription.
+        for name in ["x-priority", "x-subscription"] {
+            if arguments.get(name).is_some() {
+                return Err(QueueKind::Stream.has_no(name, &what));
+            }
         }
         let text = |value: Field<'_>| match value {
             Field::Text(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),

@@ -90,7 +90,8 @@ fn delete(
     let subscribed = match cx.coordinator().with_group(&request.group_id, subscribed_topics) {
         Some(subscribed) => subscribed?,
         None => {
-            let topics = |group: &ConsumerGroup| group.topics().cloned().collect::<Vec<Str>>();
+            let topics =
+                |group: &ConsumerGroup| group.subscription().into_iter().cloned().collect::<Vec<Str>>();
             let of_consumers = cx.coordinator().with_consumer_group(&request.group_id, topics);
             let has_offsets = cx.coordinator().has_committed_offsets(&request.group_id);
             of_consumers.or_else(|| has_offsets.then(Vec::new)).ok_or(ErrorCode::GROUP_ID_NOT_FOUND)?

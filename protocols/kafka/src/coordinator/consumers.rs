@@ -9,7 +9,9 @@ use inver_broker::{Completion, Namespace};
 use inver_storage::{Share, SubmitError};
 use parking_lot::{Mutex, MutexGuard};
 
-use super::consumer::{Answer, Changes, ConsumerGroup, Heartbeat, JOIN, Refusal, Topics, split_key};
+use super::consumer::{
+    Answer, Changes, ConsumerGroup, ConsumerState, Heartbeat, JOIN, Refusal, Topics, split_key,
+};
 use super::{ConsumerCell, ConsumerHandle, Coordinator};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::text::Str;
@@ -138,9 +140,9 @@ impl Coordinator {
         Some(if self.make_way_for_classic(group) { Ok(()) } else { Err(ErrorCode::NON_EMPTY_GROUP) })
     }
 
-    /// Deletes a group that had members, and has neither members nor committed offsets now.
+    /// Deletes a group that has neither members nor committed offsets.
     pub(super) fn delete_consumers_if_unused(&self, group: &Str) {
-        let is_unused = |group: &ConsumerGroup| group.emptied_ms().is_some();
+        let is_unused = |group: &ConsumerGroup| group.state() == ConsumerState::Empty;
         if self.with_consumer_group(group, is_unused) == Some(true) && !self.has_committed_offsets(group) {
             self.make_way_for_classic(group);
         }

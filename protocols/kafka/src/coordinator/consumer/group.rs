@@ -109,9 +109,9 @@ impl ConsumerGroup {
         self.members.values()
     }
 
-    /// The topics that members subscribe to and that exist, by name.
-    pub(crate) fn topics(&self) -> impl Iterator<Item = &Str> {
-        self.topics.keys()
+    /// The topics that members subscribe to, by name.
+    pub(crate) fn subscription(&self) -> BTreeSet<&Str> {
+        self.members.values().flat_map(ConsumerMember::subscription).collect()
     }
 
     /// Its state.
@@ -200,10 +200,12 @@ impl ConsumerGroup {
 
     /// Finds the topics of all members. Whether they are others than before.
     pub(super) fn find_topics(&mut self, topics: &dyn Topics) -> bool {
-        let names: BTreeSet<&Str> = self.members.values().flat_map(ConsumerMember::subscription).collect();
+        // Read first: what is changed meanwhile is looked up again.
+        let version = topics.version();
+        let names = self.subscription();
         let found = names.into_iter().filter_map(|name| Some((name.clone(), topics.find(name)?)));
         let found: BTreeMap<Str, (u128, i32)> = found.collect();
-        self.topics_of = Some(topics.version());
+        self.topics_of = Some(version);
         let differs = found != self.topics;
         self.topics = found;
         differs
@@ -297,8 +299,12 @@ impl ConsumerGroup {
         Some(member)
     }
 
-    /// Adds a member, with what it owns.
+    /// Adds a member, with what it owns, in place of one of the same id.
     pub(super) fn insert(&mut self, member: ConsumerMember) {
+        if let Some(old) = self.members.remove(&member.id) {
+            old.assigned.union(&old.revoking).for_each(|partition| drop(self.owners.remove(partition)));
+            old.instance_id.iter().for_each(|instance| drop(self.instances.remove(instance)));
+        }
         if let Some(instance_id) = &member.instance_id {
             self.instances.insert(instance_id.clone(), member.id.clone());
         }

@@ -233,11 +233,13 @@ impl ConsumerGroup {
             differs |= member.pattern != pattern;
             (member.pattern, member.matched_at) = (pattern, None);
         }
-        if member.matched_at != Some(topics.version()) {
+        // Read before the topics: what is changed meanwhile is matched again.
+        let version = topics.version();
+        if member.matched_at != Some(version) {
             let mut matched = member.pattern.as_ref().map(|pattern| matching(pattern)).unwrap_or_default();
             matched.sort();
             differs |= matched != member.matched;
-            (member.matched, member.matched_at) = (matched, Some(topics.version()));
+            (member.matched, member.matched_at) = (matched, Some(version));
         }
         if beat.assignor.is_some() && beat.assignor != member.assignor {
             member.assignor = beat.assignor;
