@@ -173,9 +173,9 @@ class Broker:
         written = self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
         return written[:written.rfind("\n") + 1]
 
-    def rss_bytes(self):
+    def rss_bytes(self, kind="VmRSS"):
         text = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
-        line = next(line for line in text.splitlines() if line.startswith("VmRSS"))
+        line = next(line for line in text.splitlines() if line.startswith(f"{kind}:"))
         return int(line.split()[1]) * 1024
 
     def check(self):
