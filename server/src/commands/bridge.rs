@@ -52,7 +52,7 @@ pub(super) struct Settings {
     /// `host:port` of the other server; several, separated by spaces, are tried in turn.
     #[arg(long)]
     address: String,
-    /// Topics as Mosquitto writes them: FILTER [out|in|both [QOS [LOCAL_PREFIX [REMOTE_PREFIX]]]]. Two double quotes are an
+    /// Topics as Mosquitto writes them: `FILTER [out|in|both [QOS [LOCAL_PREFIX [REMOTE_PREFIX]]]]`. Two double quotes are an
     /// empty text.
     #[arg(long = "topic", required = true)]
     topics: Vec<String>,

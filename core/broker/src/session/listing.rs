@@ -171,7 +171,7 @@ impl Sessions {
         inbox.map_or(Ok((0, Completion::Now)), |inbox| inbox.purge()).map(Some)
     }
 
-    /// Steps over messages of a session's inbox that cannot be read, where it goes on: see [`Subscription::skip_damaged`]. Reads
+    /// Steps over messages of a session's inbox that cannot be read, where it goes on: see `Subscription::skip_damaged`. Reads
     /// from the disk. None if there is no such session.
     ///
     /// # Errors
