@@ -349,7 +349,7 @@ def scrapes(broker, name):
 
 # The bound of each kind's longest turn, seconds of CPU: above what a turn takes and below what it would take if the work were not
 # shared out. More is allowed on a slower machine.
-WORK = {declares: 0.01, bindings: 0.01, exchanges: 0.01, fanout: 0.05, unacknowledged: 0.05, acknowledged: 0.05,
+WORK = {declares: 0.01, bindings: 0.01, exchanges: 0.01, fanout: 0.025, unacknowledged: 0.05, acknowledged: 0.05,
         transactions: 0.01, consumers: 0.01, by_key: 0.05, filters: 0.025, publishes: 0.01, retained: 0.05, inflating: 0.01,
         tiny_records: 0.05, addresses: 0.05, metadata: 0.01, topics: 0.01, offsets: 0.01, scrapes: 0.01}
 
@@ -408,6 +408,9 @@ def test_others_are_served_beside(measured, unique, work, turn_max):
         slow = {kind: (before[kind], during[kind]) for kind in KINDS if during[kind] > 3 * before[kind] + slack}
         print(f"{work.__name__}: longest turn above {turn * 1000:g} ms of CPU, slowness {slower:.1f}; 99th percentiles in ms, before:",
               {k: round(v, 1) for k, v in before.items()}, "during:", {k: round(v, 1) for k, v in during.items()})
+        if turn >= turn_max * slower:
+            # Others may have come to the machine since.
+            slower = max(slower, slowness())
         if not slow and turn < turn_max * slower:
             return
     lines = "\n".join(line for line in broker.log().splitlines() if "slow turn" in line)

@@ -51,20 +51,8 @@ enum Role {
     Stopped,
 }
 
-#[derive(Clone, Debug)]
-#[allow(dead_code, reason = "told by their Debug form")]
-enum Act {
-    TakesOver(u64),
-    Reads(u64, u64),
-    SendsFence(u64, u64),
-    Serves(u64),
-    Sends(u64, u64),
-    Applied(u64, u64),
-    Answered(u64, u64),
-    Found(u64, u64),
-    Acknowledges(u64),
-    MovesFloor(u64, u64),
-}
+/// What happens, the epoch of the node, and a number of an object.
+type Act = (&'static str, u64, u64);
 
 fn owner(epoch: u64) -> Owner {
     Owner { epoch, random: epoch }
@@ -120,7 +108,7 @@ impl State {
         match candidate.ask() {
             Ask::Read(number) => {
                 let after = self.with(at, |state, node| node.has_read(state.store.get(&number)));
-                acts.push((Act::Reads(epoch, number), after));
+                acts.push((("reads", epoch, number), after));
             }
             Ask::Fence { number, resume } if !self.nodes[at].under_way.contains_key(&number) => {
                 let positions = 0..0;
@@ -129,7 +117,7 @@ impl State {
                 let after = self.with(at, |_, node| {
                     node.under_way.insert(number, header);
                 });
-                acts.push((Act::SendsFence(epoch, number), after));
+                acts.push((("sends fence", epoch, number), after));
             }
             Ask::Fence { .. } => {}
             Ask::Register => {
@@ -143,7 +131,7 @@ impl State {
                         Registered::NotOwner => Role::Stopped,
                     }
                 });
-                acts.push((Act::Serves(epoch), after));
+                acts.push((("serves", epoch, 0), after));
             }
         }
     }
@@ -151,11 +139,11 @@ impl State {
     fn of_owner(&self, at: usize, epoch: u64, writer: &Writer, acts: &mut Vec<(Act, State)>) {
         if self.nodes[at].left > 0 && writer.has_room() {
             let after = self.with(at, |_, node| node.send(epoch));
-            acts.push((Act::Sends(epoch, self.nodes[at].left as u64), after));
+            acts.push((("sends", epoch, self.nodes[at].left as u64), after));
         }
         let known = Known { owner: self.register.owner, at_ms: 0 };
         if writer.clone().confirm(known, 0) != Confirmed::Same {
-            acts.push((Act::Acknowledges(epoch), self.with(at, |_, node| node.acknowledge(epoch, known))));
+            acts.push((("acknowledges", epoch, 0), self.with(at, |_, node| node.acknowledge(epoch, known))));
         }
         let below = writer.stored_below();
         if below > self.register.floor
@@ -171,7 +159,7 @@ impl State {
                 state.store.retain(|number, _| *number >= below);
             });
             if after.register.floor > self.register.floor {
-                acts.push((Act::MovesFloor(epoch, below), after));
+                acts.push((("moves floor", epoch, below), after));
             }
         }
     }
@@ -185,7 +173,7 @@ impl State {
                         node.under_way.remove(number);
                     }
                 });
-                acts.push((Act::Applied(epoch, *number), after));
+                acts.push((("applied", epoch, *number), after));
                 continue;
             };
             if matches!(self.nodes[at].role, Role::Stopped) {
@@ -200,7 +188,7 @@ impl State {
                         Role::Idle | Role::Stopped => {}
                     }
                 });
-                acts.push((Act::Answered(epoch, *number), after));
+                acts.push((("answered", epoch, *number), after));
             }
             // The answer was lost, or told that the object exists.
             let after = self.with(at, |_, node| {
@@ -214,7 +202,7 @@ impl State {
                     Role::Idle | Role::Stopped => {}
                 }
             });
-            acts.push((Act::Found(epoch, *number), after));
+            acts.push((("found", epoch, *number), after));
         }
     }
 }
@@ -274,7 +262,7 @@ impl Model for State {
                         let walk = Walk::from(state.register.floor);
                         node.role = Role::Candidate(Candidate::new(owner(epoch), state.window, walk));
                     });
-                    acts.push((Act::TakesOver(epoch), after));
+                    acts.push((("takes over", epoch, 0), after));
                 }
                 Role::Candidate(candidate) => self.of_candidate(at, epoch, candidate, &mut acts),
                 Role::Owner { writer, .. } => self.of_owner(at, epoch, writer, &mut acts),

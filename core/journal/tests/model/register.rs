@@ -26,17 +26,8 @@ struct Node {
     swaps_left: usize,
 }
 
-#[derive(Clone, Debug)]
-#[allow(dead_code, reason = "told by their Debug form")]
-enum Act {
-    Reads(u64, u64),
-    Sends(u64, u64),
-    Applied(u64, u64),
-    Answered(u64, u64),
-    Found(u64, u64),
-    Lists(u64, u64),
-    Deleted(u64),
-}
+/// What happens, the node, and a version.
+type Act = (&'static str, u64, u64);
 
 /// Each change has another number: of the node, and which of its changes it is.
 fn random(at: usize, node: &Node) -> u64 {
@@ -84,20 +75,20 @@ impl Model for State {
             let Some(swap) = node.swap else {
                 if node.swaps_left > 0 {
                     let after = self.with(at, |_, node| node.swap = Some(Swap::new(newest, random)));
-                    acts.push((Act::Reads(name, newest), after));
+                    acts.push((("reads", name, newest), after));
                 }
                 continue;
             };
             match swap.ask() {
                 SwapAsk::Create(version) if !node.sent => {
-                    acts.push((Act::Sends(name, version), self.with(at, |_, node| node.sent = true)));
+                    acts.push((("sends", name, version), self.with(at, |_, node| node.sent = true)));
                 }
                 SwapAsk::Create(version) => match self.store.get(&version) {
                     None => {
                         let applied = self.with(at, |state, _| {
                             state.store.insert(version, (random, version - 1));
                         });
-                        acts.push((Act::Applied(name, version), applied));
+                        acts.push((("applied", name, version), applied));
                     }
                     Some(record) => {
                         if record.0 == random {
@@ -107,7 +98,7 @@ impl Model for State {
                                 node.swap = Some(swap);
                                 state.end(node, version, swapped);
                             });
-                            acts.push((Act::Answered(name, version), after));
+                            acts.push((("answered", name, version), after));
                         }
                         let after = self.with(at, |state, node| {
                             let mut swap = swap;
@@ -115,13 +106,13 @@ impl Model for State {
                             node.swap = Some(swap);
                             state.end(node, version, swapped);
                         });
-                        acts.push((Act::Found(name, version), after));
+                        acts.push((("found", name, version), after));
                     }
                 },
                 SwapAsk::ListBehind(version) => {
                     let behind = self.store.range(version + 1..).next().map(|(version, _)| *version);
                     let after = self.with(at, |state, node| state.end(node, version, swap.listed(behind)));
-                    acts.push((Act::Lists(name, version), after));
+                    acts.push((("lists", name, version), after));
                 }
             }
         }
@@ -129,7 +120,7 @@ impl Model for State {
         for version in self.store.keys().filter(|version| **version < newest) {
             let mut after = self.clone();
             after.store.remove(version);
-            acts.push((Act::Deleted(*version), after));
+            acts.push((("deleted", *version, 0), after));
         }
         acts
     }
