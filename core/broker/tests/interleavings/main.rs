@@ -1,10 +1,13 @@
 //! No wake-up is lost, whatever the order in which threads run: a connection's mailbox, and the lock of a subscription, in all
-//! interleavings with at most [`PREEMPTIONS_MAX`] preemptions, by a model checker. Each model must find its seeded bug.
+//! interleavings with few preemptions, by a model checker. Each model must find its seeded bug.
 //!
 //! The modules are those of the crate, compiled with the checker's locks and atomics (`sync`), which work only within a
 //! model. So this is a program of its own, without the harness that runs the modules' unit tests.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot continue has failed")]
+
+#[path = "../../../test-support/interleavings.rs"]
+mod interleavings;
 
 #[allow(dead_code, unreachable_pub, reason = "a module of the crate, of which the model uses a part")]
 #[path = "../../src/subscription/flagged_lock.rs"]
@@ -66,53 +69,41 @@ mod sync {
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Wake, Waker};
 
-use loom::model::Builder;
-use loom::sync::atomic::{AtomicBool, AtomicU64};
+use loom::sync::atomic::AtomicU64;
 use loom::thread;
 
 use flagged_lock::FlaggedLock;
+use interleavings::{Model, Task, check};
 use mailbox::Mailbox;
 use seeded_bugs::Bug;
-
-/// Times that a thread which could go on is interrupted, in one run of a model.
-const PREEMPTIONS_MAX: usize = 3;
-
-/// A task as its executor knows it: whether it was woken since it was polled last.
-struct Task {
-    is_woken: AtomicBool,
-}
-
-impl Wake for Task {
-    fn wake(self: Arc<Self>) {
-        self.is_woken.store(true, Ordering::SeqCst);
-    }
-}
 
 /// Two threads post to a connection that takes its tokens meanwhile.
 fn mailbox() {
     let mailbox = Mailbox::new();
-    let task = Arc::new(Task { is_woken: AtomicBool::new(true) });
-    let waker = Waker::from(task.clone());
+    let (task, waker) = Task::new();
     let post = |tokens: &'static [u64]| {
         let mailbox = mailbox.clone();
         thread::spawn(move || tokens.iter().for_each(|token| mailbox.post(*token)))
     };
     let posting = [post(&[1, 3]), post(&[2])];
     let (mut seen, mut tokens) = (Vec::new(), Vec::new());
-    let mut turn = || {
-        while task.is_woken.load(Ordering::SeqCst) {
-            task.is_woken.store(false, Ordering::SeqCst);
-            while mailbox.poll(&mut Context::from_waker(&waker)).is_ready() {
+    let mut poll = || {
+        task.poll(&waker, |cx| {
+            while mailbox.poll(cx).is_ready() {
                 mailbox.drain(&mut tokens);
                 seen.extend_from_slice(&tokens);
             }
-        }
+        });
     };
-    turn();
+    poll();
+    while task.is_woken() {
+        poll();
+    }
     posting.into_iter().for_each(|posting| posting.join().unwrap());
-    turn();
+    while task.is_woken() {
+        poll();
+    }
     seen.sort_unstable();
     assert_eq!(seen, [1, 2, 3], "a token is lost");
 }
@@ -151,25 +142,8 @@ fn lock() {
     assert!(found || locked.lock().woken, "the consumer waits for ever");
 }
 
-/// Runs a model in all interleavings. A bug is seeded for it, or none. Whether the model holds.
-fn holds(model: fn(), bug: Option<Bug>) -> bool {
-    let run = move || {
-        bug.into_iter().for_each(seeded_bugs::seed);
-        let mut builder = Builder::new();
-        builder.preemption_bound = Some(PREEMPTIONS_MAX);
-        builder.check(model);
-    };
-    // A thread of its own: the checker's state after a failure is not used again.
-    std::thread::spawn(run).join().is_ok()
-}
-
 fn main() {
-    let models: [(&str, fn(), Bug); 2] =
-        [("a mailbox", mailbox, Bug::LoseToken), ("a subscription's lock", lock, Bug::SkipFence)];
-    for (name, model, bug) in models {
-        assert!(holds(model, None), "{name}: the model fails");
-        println!("{name}: holds");
-        assert!(!holds(model, Some(bug)), "{name}: {bug:?} was not found");
-        println!("{name}: {bug:?} was found");
-    }
+    let models: [Model<Bug>; 2] =
+        [("a mailbox", mailbox, &[Bug::LoseToken]), ("a subscription's lock", lock, &[Bug::SkipFence])];
+    check(&models, seeded_bugs::seed);
 }
