@@ -86,6 +86,8 @@ def test_qos_2_becomes_qos_1_where_the_other_side_has_no_more(own_broker, mosqui
         there.subscribe(f"{name}/up/+", qos=1)
     other.stop()
     put(inver, name, other.mqtt_port, version="5")
+    # The bridge is added before it has made its session, in which messages wait.
+    wait_until(lambda: shown(inver, name)["state"] == "waiting", 30, "that the other side is away")
     with mqtt(inver) as here:
         for number in range(50):
             here.publish(f"{name}/up/{number}", b"%d" % number, qos=2)
