@@ -5,8 +5,10 @@ import uuid
 import pika
 import pytest
 
+import wire
 from clients import amqp, amqp_get, amqp_refusal
 from harness import wait_until
+from wire import Amqp, Mqtt
 
 MESSAGES = 1200
 
@@ -135,3 +137,45 @@ def test_a_queue_that_is_bound_gets_the_last_messages(broker, unique):
                 f"{unique}-bad", "x-recent-history", arguments={"x-recent-history-length": length}))
             assert refused == (406, f"PRECONDITION_FAILED - Invalid argument {shown}, 'x-recent-history-length' must be "
                                     "a positive integer")
+
+
+def test_a_message_to_very_many_queues_is_there_before_what_the_client_sends_next(broker):
+    count, exchange, queue = 3_000, name("many"), name("q")
+    with Amqp(broker.amqp_port) as client:
+        client.call(wire.exchange_declare(exchange, "fanout"), 40, 11)
+        for at in range(count):
+            client.send(wire.queue_declare(f"{queue}-{at}", durable=False, nowait=True),
+                        wire.queue_bind(f"{queue}-{at}", exchange, "", nowait=True))
+        client.call(wire.CONFIRM_SELECT, 85, 11)
+        for body in (b"1", b"2"):
+            # Not waited for.
+            client.send(wire.basic_publish(exchange, "", body, persistent=False), wire.basic_get(f"{queue}-{count - 1}"))
+            client.expect(60, 80)
+            client.expect(60, 71)
+        client.send(wire.basic_publish(exchange, "", b"3", persistent=False))
+        # The client goes at once.
+    with Amqp(broker.amqp_port) as client:
+        def depth(at):
+            return int.from_bytes(client.call(wire.queue_declare(f"{queue}-{at}", durable=False), 50, 11)[-8:-4], "big")
+
+        for at in range(count):
+            wait_until(lambda: depth(at) == (3 if at < count - 1 else 1), 30, f"the messages of queue {at}")
+        client.send(*(wire.queue_delete(f"{queue}-{at}", nowait=True) for at in range(count)))
+        client.call(wire.queue_declare(queue, durable=False), 50, 11)
+
+
+def test_a_message_to_very_many_mqtt_sessions(broker):
+    topic, count = name("many"), 700
+    clients = [Mqtt(broker.mqtt_port, f"{topic}-{at}") for at in range(count)]
+    for client in clients:
+        client.send(wire.mqtt_subscribe([topic]))
+        client.expect(9)
+    publisher = Mqtt(broker.mqtt_port, topic)
+    for body in (b"1", b"2"):
+        publisher.send(wire.mqtt_publish(topic, body, 1))
+    for _ in range(2):
+        publisher.expect(4)
+    for client in clients:
+        assert [client.packet()[1][-1:] for _ in range(2)] == [b"1", b"2"]
+    for client in (publisher, *clients):
+        client.close()

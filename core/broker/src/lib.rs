@@ -26,6 +26,7 @@ mod context;
 mod deadletter;
 mod delayed;
 mod exchange;
+mod fan_out;
 mod history;
 mod identity;
 mod limits;

@@ -19,6 +19,7 @@ use crate::access::Permissions;
 use crate::address::{Address, Form, is_reserved, rewrite};
 use crate::completion::Completion;
 use crate::exchange::{Exchange, Inbox};
+use crate::fan_out::FanOut;
 use crate::limits::LimitReached;
 use crate::message::{Headers, Message, Rights, StoredLookup, expires_ms};
 use crate::namespace::Namespace;
@@ -117,6 +118,8 @@ pub struct Publisher {
     /// The version of the permissions by which the publishes of these routes were allowed.
     permissions_version: u64,
     write_batch: WriteBatch,
+    /// What was flushed and is not delivered to all receivers yet.
+    fan_out: Option<Box<FanOut>>,
     entry: Entry,
     retained: Vec<Retain>,
     /// Checks to schedule once the write batch is in the queues: an earlier check would not find the messages.
@@ -191,6 +194,7 @@ impl Publisher {
             routes_version: 0,
             permissions_version: 0,
             write_batch: WriteBatch::default(),
+            fan_out: None,
             entry: Entry::new(),
             retained: Vec::new(),
             checks: Vec::new(),
@@ -475,15 +479,47 @@ impl Publisher {
     /// Submits everything since the last flush as one entry. Guaranteed messages may be acknowledged once the completion
     /// is reached.
     pub fn flush(&mut self) -> Result<Completion, PublishError> {
+        self.flush_checked(false)
+    }
+
+    /// As [`flush`](Self::flush), but what goes to very many receivers in memory is delivered in slices: while
+    /// [`has_more_to_deliver`](Self::has_more_to_deliver), [`deliver_slice`](Self::deliver_slice) goes on with it, and nothing is
+    /// acknowledged. A flush before that delivers what is left.
+    pub fn flush_in_slices(&mut self) -> Result<Completion, PublishError> {
+        self.flush_checked(true)
+    }
+
+    fn flush_checked(&mut self, in_slices: bool) -> Result<Completion, PublishError> {
         let queues = self.checks.iter().map(|check| &check.queue);
         let bounded: Vec<Arc<Queue>> = queues.filter(|queue| queue.reads_what_it_drops()).cloned().collect();
-        let completion = self.flush_batch()?;
+        // Checks of queues with limits must find the messages there.
+        let completion = self.flush_as(in_slices && self.checks.is_empty())?;
         // A publisher that is faster than the periodic check takes its part in it.
         bounded.iter().for_each(|queue| queue.drop_over_length());
         Ok(completion)
     }
 
+    /// Whether messages that were flushed are still on their way to their receivers.
+    #[must_use]
+    pub fn has_more_to_deliver(&self) -> bool {
+        self.fan_out.is_some()
+    }
+
+    /// Delivers a slice of what was flushed. Whether there was anything to deliver.
+    pub fn deliver_slice(&mut self) -> bool {
+        let Some(fan_out) = &mut self.fan_out else { return false };
+        if !fan_out.deliver_slice() {
+            self.fan_out = None;
+        }
+        true
+    }
+
     pub(crate) fn flush_batch(&mut self) -> Result<Completion, SubmitError> {
+        self.flush_as(false)
+    }
+
+    fn flush_as(&mut self, in_slices: bool) -> Result<Completion, SubmitError> {
+        while self.deliver_slice() {}
         let counters = self.namespace.counters();
         counters.published.increment(std::mem::take(&mut self.published));
         counters.unroutable.increment(std::mem::take(&mut self.unroutable));
@@ -491,7 +527,7 @@ impl Publisher {
             self.checks.clear();
             return Ok(Completion::Now);
         }
-        let flushed = self.submit();
+        let flushed = self.submit(in_slices);
         for PendingCheck { queue, at_ms, ttl, counted_bytes, .. } in self.checks.drain(..) {
             if flushed.is_err() {
                 queue.subscription().subtract_bytes(counted_bytes);
@@ -504,11 +540,15 @@ impl Publisher {
         flushed
     }
 
-    fn submit(&mut self) -> Result<Completion, SubmitError> {
+    fn submit(&mut self, in_slices: bool) -> Result<Completion, SubmitError> {
         let mut entry = std::mem::take(&mut self.entry);
         if self.retained.is_empty() {
-            return self.write_batch.flush(self.namespace.log(), entry);
+            let completion = self.write_batch.submit(self.namespace.log(), entry)?;
+            self.fan_out = if in_slices { self.write_batch.fan_out().map(Box::new) } else { None };
+            self.write_batch.deliver();
+            return Ok(completion);
         }
+        // Delivered at once: in the order in which values are retained.
         let values = std::mem::take(&mut self.retained);
         let namespace = self.namespace.clone();
         let retained = namespace.retained();

@@ -9,6 +9,7 @@ use inver_storage::batch::{Batch, BatchBuilder};
 use inver_storage::{Compression, Entry, Log, SubmitError};
 
 use crate::completion::Completion;
+use crate::fan_out::FanOut;
 use crate::message::{HeaderWriter, Message};
 use crate::queue::Queue;
 use crate::receivers::ReceiverSet;
@@ -135,7 +136,14 @@ impl WriteBatch {
 
     /// Submits everything as one entry, together with what `entry` has already. In-memory receivers get their batches
     /// only if the log accepts the entry.
-    pub(crate) fn flush(&mut self, log: &Log, mut entry: Entry) -> Result<Completion, SubmitError> {
+    pub(crate) fn flush(&mut self, log: &Log, entry: Entry) -> Result<Completion, SubmitError> {
+        let completion = self.submit(log, entry)?;
+        self.deliver();
+        Ok(completion)
+    }
+
+    /// Submits everything as one entry. The closed batches are to be delivered next.
+    pub(crate) fn submit(&mut self, log: &Log, mut entry: Entry) -> Result<Completion, SubmitError> {
         let mut completion = Completion::Now;
         if self.put_in(&mut entry) || !entry.is_empty() {
             match log.submit(entry) {
@@ -147,7 +155,11 @@ impl WriteBatch {
                 }
             }
         }
-        self.deliver();
         Ok(completion)
+    }
+
+    /// The closed batches, to be delivered in slices, if they have very many receivers.
+    pub(crate) fn fan_out(&mut self) -> Option<FanOut> {
+        FanOut::of(&mut self.sealed)
     }
 }

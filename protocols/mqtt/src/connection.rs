@@ -6,6 +6,7 @@ mod events;
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use inver_broker::{Broker, CloseReason, Connection, LiveConnection, LoggedClient, Mailbox};
@@ -131,7 +132,8 @@ impl Machine for Client {
     }
 
     fn takes_input(&self, pending_bytes: usize) -> bool {
-        pending_bytes + self.session.deferred_bytes() < self.session.config().output_bytes_max
+        let has_room = pending_bytes + self.session.deferred_bytes() < self.session.config().output_bytes_max;
+        has_room && !self.session.has_more_to_deliver()
     }
 
     fn input(&mut self, input: &[u8], out: &mut Output) -> Result<Progress, Stop> {
@@ -163,6 +165,10 @@ impl Machine for Client {
         self.session.waits_for()
     }
 
+    fn poll_work(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        if self.session.deliver_slice() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
     fn deadline(&self, activity: &Activity) -> Option<Instant> {
         activity.silent_for(self.silence_max()?)
     }
@@ -186,6 +192,7 @@ impl Machine for Client {
         if let Err(error) = self.session.end_turn() {
             tracing::debug!(%error, "failed to submit the last turn");
         }
+        while self.session.deliver_slice() {}
         self.session.release(self.session.log().committed(), out.flat());
         let close = match end {
             End::Protocol(Stop::Disconnected) => Close::Linger,

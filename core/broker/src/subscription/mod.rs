@@ -364,15 +364,31 @@ impl Subscription {
         plain: &Batch,
         topic: Option<&Arc<str>>,
     ) {
-        let push = |plain: &Batch, is_shared| {
-            receivers.iter().for_each(|it| it.locked(|s| s.push(it, stored, plain, topic, is_shared)));
-        };
+        match Self::counted_once(receivers, plain) {
+            Some(counted) => Self::push_to_each(receivers, stored, &counted, topic, true),
+            None => Self::push_to_each(receivers, stored, plain, topic, false),
+        }
+    }
+
+    /// A batch that several queues in memory count once, if it is not small.
+    pub(crate) fn counted_once(receivers: &[Arc<Self>], plain: &Batch) -> Option<Batch> {
         match receivers {
             [first, _, ..] if plain.bytes().len() > OWN_BYTES_MAX => {
-                push(&plain.charged(first.context.log.memory(), Share::Queues), true);
+                Some(plain.charged(first.context.log.memory(), Share::Queues))
             }
-            _ => push(plain, false),
+            _ => None,
         }
+    }
+
+    /// Enqueues a batch in queues in memory; `is_shared` if they count it once.
+    pub(crate) fn push_to_each(
+        receivers: &[Arc<Self>],
+        stored: &Batch,
+        plain: &Batch,
+        topic: Option<&Arc<str>>,
+        is_shared: bool,
+    ) {
+        receivers.iter().for_each(|it| it.locked(|s| s.push(it, stored, plain, topic, is_shared)));
     }
 
     /// Whether it was ever given a message that may name another address than it was routed from: a dead letter, or one

@@ -15,6 +15,7 @@ mod cold;
 mod dead_letters;
 mod defects;
 mod delayed;
+mod fan_out;
 mod fixture;
 mod hub;
 mod hub_access;

@@ -187,6 +187,9 @@ impl Machine for Peer {
     }
 
     fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        if self.session.deliver_slice() {
+            return Poll::Ready(Ok(()));
+        }
         let Some(login) = &mut self.login else { return Poll::Pending };
         let verdict = ready!(login.as_mut().poll(cx));
         self.login = None;

@@ -174,7 +174,10 @@ impl Session {
         );
         if !hot {
             // All other methods must see the effects of those before them.
-            self.flush()?;
+            self.flush_in_slices()?;
+            if self.shared.as_deref().is_some_and(|shared| shared.publisher.has_more_to_deliver()) {
+                return Ok(Outcome::Retry);
+            }
             self.write_replies(out);
             // One that is processed again has waited since.
             self.request.get_or_insert_with(|| (method.name(), Instant::now()));

@@ -173,8 +173,11 @@ impl Session {
 
     /// Whether input is processed at present.
     pub(crate) fn takes_input(&self) -> bool {
-        let free =
-            |shared: &Shared| shared.halt.is_none() && shared.unconfirmed < self.limits.unconfirmed_max;
+        let free = |shared: &Shared| {
+            shared.halt.is_none()
+                && shared.unconfirmed < self.limits.unconfirmed_max
+                && !shared.publisher.has_more_to_deliver()
+        };
         !self.authenticating && self.shared.as_deref().is_none_or(free)
     }
 
@@ -287,15 +290,23 @@ impl Session {
 
     /// Ends a turn's input: passes acknowledgements on and writes publishes to the log.
     pub(crate) fn finish_input(&mut self, out: &mut Vec<u8>) {
-        if let Err(refusal) = self.flush() {
+        if let Err(refusal) = self.flush_in_slices() {
             self.refuse(0, &refusal, out);
         }
         self.write_replies(out);
     }
 
+    /// Delivers a slice of what was published to very many receivers. Whether there was anything to deliver.
+    pub(crate) fn deliver_slice(&mut self) -> bool {
+        self.shared.as_deref_mut().is_some_and(|shared| shared.publisher.deliver_slice())
+    }
+
     /// Writes the replies and confirms whose log positions are committed.
     pub(crate) fn write_replies(&mut self, out: &mut Vec<u8>) {
         let Some(shared) = self.shared.as_deref_mut() else { return };
+        if shared.publisher.has_more_to_deliver() {
+            return;
+        }
         let committed = shared.namespace.log().committed();
         while let Some(waiting) = shared.pending_confirms.pop(committed) {
             let Some(channel) = self.channels.find(waiting.channel) else { continue };
@@ -426,8 +437,15 @@ impl Session {
         &self.limits
     }
 
-    /// Passes acknowledgements to their subscriptions, and publishes to the log.
+    /// Passes acknowledgements to their subscriptions, and publishes to the log and to all receivers in memory.
     fn flush(&mut self) -> Result<(), Refusal> {
+        self.flush_in_slices()?;
+        while self.deliver_slice() {}
+        Ok(())
+    }
+
+    /// As `flush`, but publishes to very many receivers in memory may be delivered only in part.
+    fn flush_in_slices(&mut self) -> Result<(), Refusal> {
         let Some(shared) = self.shared.as_deref_mut() else { return Ok(()) };
         for at in shared.acknowledged.drain(..) {
             if let Some(consumer) =
@@ -439,7 +457,7 @@ impl Session {
         if shared.publisher.is_empty() && shared.published.is_empty() {
             return Ok(());
         }
-        let done = match shared.publisher.flush() {
+        let done = match shared.publisher.flush_in_slices() {
             Ok(done) => done,
             Err(error) => {
                 // What the log refused is never confirmed, although the end of the connection writes replies once more.

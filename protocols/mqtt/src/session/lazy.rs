@@ -64,6 +64,16 @@ impl LazyPublisher {
         self.0.as_deref().map_or(0, Publisher::cost)
     }
 
+    /// Whether what was flushed is still on its way to its receivers.
+    pub(super) fn has_more_to_deliver(&self) -> bool {
+        self.0.as_deref().is_some_and(Publisher::has_more_to_deliver)
+    }
+
+    /// Delivers a slice of it. Whether there was anything to deliver.
+    pub(super) fn deliver_slice(&mut self) -> bool {
+        self.0.as_deref_mut().is_some_and(Publisher::deliver_slice)
+    }
+
     /// The publisher if its write batch is not empty.
     pub(super) fn in_use(&mut self) -> Option<&mut Publisher> {
         self.0.as_deref_mut().filter(|publisher| !publisher.is_empty())

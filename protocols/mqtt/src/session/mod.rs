@@ -262,15 +262,33 @@ impl Session {
         self.filters_left == 0 || self.publisher.cost() >= PUBLISH_COST_MAX
     }
 
-    /// Submits the turn's publishes, acknowledgements and state changes to the log.
+    /// Submits the turn's publishes, acknowledgements and state changes to the log. What goes to very many receivers in
+    /// memory may be delivered only in part.
     pub(crate) fn end_turn(&mut self) -> Result<(), Stop> {
-        self.flush()?;
+        self.flush_in_slices()?;
         self.deferred.end_turn();
         Ok(())
     }
 
+    /// Whether what was published is still on its way to its receivers.
+    pub(crate) fn has_more_to_deliver(&self) -> bool {
+        self.publisher.has_more_to_deliver()
+    }
+
+    /// Delivers a slice of it. Whether there was anything to deliver.
+    pub(crate) fn deliver_slice(&mut self) -> bool {
+        self.publisher.deliver_slice()
+    }
+
     /// Submits what the turn gathered so far; changes that belong together are in one entry.
     fn flush(&mut self) -> Result<(), Stop> {
+        self.flush_in_slices()?;
+        while self.deliver_slice() {}
+        Ok(())
+    }
+
+    /// As `flush`, but publishes to very many receivers in memory may be delivered only in part.
+    fn flush_in_slices(&mut self) -> Result<(), Stop> {
         let flushed = self.submit();
         if flushed.is_err() {
             // What they answer is not in the log, and the end of the connection releases what waits for nothing.
@@ -290,7 +308,7 @@ impl Session {
             scratch.released.clear();
         }
         if let Some(publisher) = self.publisher.in_use() {
-            let completion = publisher.flush()?;
+            let completion = publisher.flush_in_slices()?;
             self.deferred.wait_for(completion);
         }
         self.flush_acks()
@@ -319,8 +337,11 @@ impl Session {
         self.deferred.len()
     }
 
-    /// Writes the answers whose log position is committed.
+    /// Writes the answers whose log position is committed, once all receivers in memory have what they answer.
     pub(crate) fn release(&mut self, committed: Lsn, out: &mut Vec<u8>) {
+        if self.has_more_to_deliver() {
+            return;
+        }
         let completed = self.deferred.release(committed, out);
         self.receive.complete(completed);
     }
