@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use inver_storage::{Entry, ReadError, SubmitError};
+use inver_storage::{Entry, ReadError, StoredBatch, SubmitError};
 
+use super::damage::Place;
 use super::drops::Dropped;
 use super::pull::AfterPull;
 use super::settle::Counted;
@@ -193,21 +194,35 @@ impl Load {
                 Vec::new()
             });
             decompress_first(&mut batches);
-            let (drops_requeued, recheck) = subscription.locked(|state| {
-                let recheck = state.loaded(self.source, self.again, batches);
-                if is_passed {
-                    state.wake_waiting();
-                }
-                // What cannot be read cannot be dropped either: a check would read it again, without end.
-                let is_stopped = has_failed && state.unreadable;
-                (state.drops_requeued() && !is_stopped, recheck || is_passed)
-            });
-            if drops_requeued {
-                subscription.check(subscription.context.clock.steady_ms(), true);
-            }
-            if recheck {
-                subscription.recheck();
-            }
+            self.end(&subscription, batches, is_passed, has_failed);
         });
+    }
+
+    /// Hands over what was read, or that it was stepped over, or that the read failed.
+    pub(super) fn end(
+        &self,
+        subscription: &Arc<Subscription>,
+        batches: Vec<StoredBatch>,
+        is_passed: bool,
+        has_failed: bool,
+    ) {
+        let (drops_requeued, recheck) = subscription.locked(|state| {
+            let recheck = state.loaded(self.source, self.again, batches);
+            // It was ahead when the read failed, and what was in front of it has been taken since, by consumers that
+            // waited for this load: one of them reads it again.
+            let is_next_now = has_failed && !state.unreadable && matches!(state.place_of(self), Place::Next);
+            if is_passed || is_next_now {
+                state.wake_waiting();
+            }
+            // What cannot be read cannot be dropped either: a check would read it again, without end.
+            let is_stopped = has_failed && state.unreadable;
+            (state.drops_requeued() && !is_stopped, recheck || is_passed || is_next_now)
+        });
+        if drops_requeued {
+            subscription.check(subscription.context.clock.steady_ms(), true);
+        }
+        if recheck {
+            subscription.recheck();
+        }
     }
 }

@@ -96,7 +96,8 @@ impl Subscription {
     /// messages they had that were not acknowledged. Reads from the disk.
     ///
     /// # Errors
-    /// The disk fails, the end of the damage is not known, or the log rejects the write, before any was stepped over.
+    /// The disk fails or the end of the damage is not known, before any was stepped over. Or the log rejects the first write:
+    /// then that batch was stepped over, and comes again after a restart.
     pub fn skip_damaged(self: &Arc<Self>) -> Result<(u64, Completion), SkipError> {
         let (mut skipped, mut completion) = (0, Completion::Now);
         let ended = self.skip_batches(&mut skipped, &mut completion);
@@ -175,7 +176,7 @@ impl Subscription {
 }
 
 /// Where what a load reads is.
-enum Place {
+pub(super) enum Place {
     /// It is delivered next.
     Next,
     /// It is a dead letter that waits for a receiver, which no consumer gets.
@@ -195,7 +196,7 @@ struct SteppedOverBatch {
 }
 
 impl State {
-    fn place_of(&mut self, load: &Load) -> Place {
+    pub(super) fn place_of(&mut self, load: &Load) -> Place {
         let offset = load.read.from().0;
         if load.again {
             let id = load.id();
@@ -245,8 +246,8 @@ impl State {
         Pull { unreadable: true, ..Pull::default() }
     }
 
-    /// The reads of what is delivered next: of each source the first message that waits again, the dead letter that is tried
-    /// next, and the first other message.
+    /// The reads of what is delivered next: of each source the first message that waits again, the dead letter that could not
+    /// be read or is tried next, and the first other message.
     fn next_reads(&mut self) -> Vec<Load> {
         let mut reads = Vec::new();
         for (at, source) in self.sources.iter_mut().enumerate() {
@@ -260,8 +261,8 @@ impl State {
                     self.requeued.range(of_partition(0)..of_partition(u64::MAX)).next().map(|(id, _)| *id)
                 }
             };
-            let undelivered = self.undelivered.as_ref().and_then(|undelivered| undelivered.next());
-            let undelivered = undelivered.map(|(id, ..)| id).filter(|id| id.partition == partition);
+            let undelivered = self.undelivered.as_ref().and_then(|undelivered| undelivered.to_skip());
+            let undelivered = undelivered.filter(|id| id.partition == partition);
             // Of what is in memory nothing is read again: its offsets are not those of the spilled part.
             let again = waiting.into_iter().chain(undelivered).filter(|_| searches).map(|id| Load {
                 source: at,

@@ -72,6 +72,12 @@ impl Undelivered {
         let (id, (reason, value_bytes)) = next.or_else(|| self.messages.first_key_value())?;
         Some((*id, *reason, *value_bytes))
     }
+
+    /// The one that an operator's request to skip damage looks at: the last one that could not be read, else the next one.
+    pub(super) fn to_skip(&self) -> Option<DeliveryId> {
+        let unreadable = self.unreadable.filter(|id| self.has(*id));
+        unreadable.or_else(|| self.next().map(|(id, ..)| id))
+    }
 }
 
 impl Subscription {
@@ -134,12 +140,13 @@ impl State {
         self.undelivered.as_ref().is_some_and(|undelivered| undelivered.is_reading)
     }
 
-    /// Tries them again after the longest pause, because this one cannot be read. False if it could not be before.
+    /// Tries them again after the longest pause, this one last, because it cannot be read. False if it could not be before.
     pub(super) fn put_off_undelivered(&mut self, id: DeliveryId) -> bool {
         let retry_ms = self.clock.steady_ms() + PAUSE_MS.1;
         let Some(undelivered) = &mut self.undelivered else { return false };
         undelivered.retry_ms = retry_ms;
         undelivered.is_reading = false;
+        undelivered.tried = Some(id);
         undelivered.unreadable.replace(id) != Some(id)
     }
 

@@ -9,6 +9,7 @@ use super::fixture::{Fixture, dead_letter, until};
 use crate::Mailbox;
 use crate::spec::{DropReason, OnDamage, QueueLimits};
 use crate::subscription::ConsumerSpec;
+use crate::subscription::source::Offer;
 use crate::subscription::state::{Load, State};
 
 /// The message that waited again was looked for in the spilled part, by its number in the queue, and all in front of the
@@ -92,6 +93,33 @@ async fn a_disk_that_fails_for_a_read_ahead_stops_nobody() {
     assert!(queue.subscription.locked(|state| state.unreadable));
 }
 
+/// A consumer that had taken what was in front of it meanwhile waited for this read, and nobody woke it.
+#[tokio::test]
+async fn a_read_ahead_that_fails_wakes_a_consumer_that_has_come_to_its_place() {
+    let (fixture, queue) = filled(OnDamage::StepOver);
+    damage(&fixture, 1);
+    let subscription = &queue.subscription;
+    let Offer::Load(first) = subscription.locked(|state| state.sources[0].take(1)) else {
+        panic!("it is on the disk");
+    };
+    let first = first.run().unwrap();
+    subscription.locked(|state| state.loaded(0, false, first));
+    let read = subscription.locked(|state| state.sources[0].read_ahead(usize::MAX)).unwrap();
+    let ahead = Load { source: 0, again: false, read };
+    assert!(!subscription.meet_unreadable(&ahead, &ahead.read.run().unwrap_err()));
+    let (mailbox, mut consumer) = attach(&queue);
+    assert_eq!(pull(&mut consumer, 10).await.0, (0..10).collect::<Vec<u64>>());
+    let mut got = Vec::new();
+    consumer.pull(1, usize::MAX, &mut got);
+    assert!(got.is_empty(), "it waits for the read");
+    mailbox.drain(&mut Vec::new());
+    ahead.end(subscription, Vec::new(), false, true);
+    let mut tokens = Vec::new();
+    mailbox.drain(&mut tokens);
+    assert_eq!(tokens, [7]);
+    assert_eq!(pull(&mut consumer, 1).await, (vec![20], false));
+}
+
 /// What was trimmed between the read and the look for its end was told as damage.
 #[tokio::test]
 async fn damage_that_is_trimmed_meanwhile_stops_nobody() {
@@ -160,4 +188,44 @@ async fn a_damaged_dead_letter_without_a_receiver_stops_nobody_and_can_be_skippe
     assert_eq!(queue.subscription.skip_damaged().unwrap().0, 1);
     assert!(queue.calls.dropped.lock().contains(&(0, DropReason::Damaged)));
     assert_eq!(queue.subscription.depth().ready, 169);
+}
+
+/// It alone was tried from then on, and an operator's request did not look at it but at the next one.
+#[tokio::test]
+async fn a_damaged_dead_letter_without_a_receiver_holds_up_no_other_and_is_the_one_that_is_skipped() {
+    for is_skipped in [false, true] {
+        let fixture = Fixture::cold(CommitPolicy::Os);
+        fixture.context.stops_at_damage.set(true).unwrap();
+        let limits = QueueLimits { dead_letter: dead_letter(), ..QueueLimits::default() };
+        let queue = fixture.queue(fixture.create(), limits);
+        *queue.calls.keeps.lock() = Some(usize::MAX);
+        fixture.append(&queue, BATCHES, MESSAGES_A_BATCH, VALUE_BYTES);
+        let (_mailbox, mut consumer) = attach(&queue);
+        let (got, _) = pull(&mut consumer, 30).await;
+        ack(&consumer, got.into_iter().filter(|offset| ![0, 10].contains(offset)));
+        let _ = consumer.reject(&ids([0, 10])).unwrap();
+        let kept =
+            || queue.subscription.locked(|state| state.undelivered.as_ref().map_or(0, |kept| kept.len()));
+        until("they are kept", || kept() == 2).await;
+        damage(&fixture, 0);
+        fixture.advance_ms(1000);
+        let asked_ms = fixture.now_ms();
+        until("the first cannot be read", || {
+            queue.check(&fixture, true).retry_ms.is_some_and(|retry_ms| retry_ms >= asked_ms + 30_000)
+        })
+        .await;
+        *queue.calls.keeps.lock() = None;
+        queue.calls.dropped.lock().clear();
+        if is_skipped {
+            assert_eq!(queue.subscription.skip_damaged().unwrap().0, 1);
+            assert_eq!(*queue.calls.dropped.lock(), [(0, DropReason::Damaged)]);
+        }
+        fixture.advance_ms(30_000);
+        until("the other leaves", || {
+            let _ = queue.check(&fixture, true);
+            queue.calls.dropped.lock().contains(&(10, DropReason::Rejected))
+        })
+        .await;
+        assert_eq!(kept(), u64::from(!is_skipped));
+    }
 }
