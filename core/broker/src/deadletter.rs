@@ -90,22 +90,25 @@ impl DropSink for DeadLetterer {
         Ok(completion)
     }
 
-    fn refused(&self, by: &Subscription, message: &Message<'_>) {
-        let Some((mut publisher, to)) = self.target(by) else { return };
+    fn refused(&self, by: &Subscription, message: &Message<'_>) -> bool {
+        let Some((mut publisher, to)) = self.target(by) else { return false };
         let mut single = BatchBuilder::new(0);
         let Message { timestamp_ms, key, headers, value, .. } = message;
         single.push_with(*timestamp_ms, *key, headers.count as usize, headers.bytes, *value);
         let Some(Ok(record)) = records(single.finish().bytes()).ok().and_then(|mut r| r.next()) else {
-            return;
+            return false;
         };
         let id = DeliveryId { partition: 0, offset: 0 };
         let dropped = Dropped { id, record, reason: DropReason::MaxLength };
-        if publish(by, &dropped, &to, &mut HeaderWriter::default(), &mut publisher, false) {
+        let is_published = publish(by, &dropped, &to, &mut HeaderWriter::default(), &mut publisher, false);
+        if is_published {
             by.context().counters.dead_lettered.increment(1);
         }
-        if let Err(error) = publisher.flush() {
+        let flushed = publisher.flush();
+        if let Err(error) = &flushed {
             tracing::warn!(queue = by.name(), %error, "failed to dead-letter a refused message");
         }
+        is_published && flushed.is_ok()
     }
 }
 
@@ -134,7 +137,7 @@ fn publish(
             if routed.refused {
                 queue.context().counters.dead_letters_refused.increment(1);
             }
-            routed.destinations > 0 && !(to_all && routed.refused)
+            routed.destinations > 0 && (!routed.refused || routed.is_split)
         }
         // As in other brokers, a queue may name an exchange that does not exist.
         Err(PublishError::NoSuchExchange(_)) => false,

@@ -73,7 +73,7 @@ pub struct Routed {
     /// A full queue or a full namespace refused the message, the topic of its capture rule cannot be created, or more
     /// exchanges lead on than one publish may visit.
     pub refused: bool,
-    /// It was refused by some destinations, and others have it.
+    /// It was refused by some destinations, and others have it, or receivers of a dead-letter exchange of those.
     pub is_split: bool,
 }
 
@@ -158,6 +158,14 @@ struct How<'a> {
 enum Routing {
     Now(Arc<Route>),
     Later(i64),
+}
+
+/// The queues that refuse a message.
+#[derive(Default)]
+struct Refusals {
+    by: Vec<Arc<Queue>>,
+    /// A receiver of the dead-letter exchange of one of them has it.
+    is_dead_lettered: bool,
 }
 
 /// A check of a queue with limits.
@@ -372,9 +380,11 @@ impl Publisher {
                 route = Arc::new(Route { set: Arc::new(route.set.without(&left_out)), ..(*route).clone() });
             }
         }
-        let mut is_refused = route.lacks_capture;
+        let (mut is_refused, mut is_dead_lettered) = (route.lacks_capture, false);
         if route.set.queues.iter().any(|q| q.has_limits() || message.headers.expires_ms.is_some()) {
-            let refusing = self.apply_limits(&route.set, message, to_all);
+            let Refusals { by: refusing, is_dead_lettered: has_letter } =
+                self.apply_limits(&route.set, message, to_all);
+            is_dead_lettered = has_letter;
             if !refusing.is_empty() {
                 if to_all {
                     return Ok(Routed { destinations, refused: true, is_split: false });
@@ -401,7 +411,7 @@ impl Publisher {
         self.published += 1;
         self.cost += route.receivers + 1;
         self.unroutable += u64::from(!taken);
-        Ok(Routed { destinations, refused: is_refused, is_split: is_refused && taken })
+        Ok(Routed { destinations, refused: is_refused, is_split: is_refused && (taken || is_dead_lettered) })
     }
 
     /// Sets (or, with an empty or null value, clears) the retained value of an address, with the write batch. Does nothing
@@ -601,12 +611,12 @@ impl Publisher {
 
     /// Notes the checks that the queues' limits need; returns the queues that refuse the message. With `to_all`, no queue
     /// takes it then.
-    fn apply_limits(&mut self, set: &ReceiverSet, message: &Message<'_>, to_all: bool) -> Vec<Arc<Queue>> {
-        let mut refusing = Vec::new();
+    fn apply_limits(&mut self, set: &ReceiverSet, message: &Message<'_>, to_all: bool) -> Refusals {
+        let mut refusals = Refusals::default();
         if to_all {
-            refusing.extend(set.queues.iter().filter(|queue| self.is_refused_by(queue)).cloned());
-            if !refusing.is_empty() {
-                return refusing;
+            refusals.by.extend(set.queues.iter().filter(|queue| self.is_refused_by(queue)).cloned());
+            if !refusals.by.is_empty() {
+                return refusals;
             }
         }
         for queue in &set.queues {
@@ -618,9 +628,9 @@ impl Publisher {
             // Asked once: a queue that fills up meanwhile must not refuse what others were given.
             if !to_all && self.is_refused_by(queue) {
                 if limits.overflow == Overflow::RejectPublishDeadLetter {
-                    queue.subscription().refuse(message);
+                    refusals.is_dead_lettered |= queue.subscription().refuse(message);
                 }
-                refusing.push(queue.clone());
+                refusals.by.push(queue.clone());
                 continue;
             }
             let counted_bytes = message.value.map_or(0, <[u8]>::len);
@@ -630,7 +640,7 @@ impl Publisher {
                 self.note_check(PendingCheck { queue, at_ms, ttl, counted_bytes });
             }
         }
-        refusing
+        refusals
     }
 
     fn note_check(&mut self, check: PendingCheck) {

@@ -48,5 +48,7 @@ impl DropSink for Discard {
         from.ack_dropped(dropped.iter().map(|d| d.id).collect())
     }
 
-    fn refused(&self, _by: &Subscription, _message: &Message<'_>) {}
+    fn refused(&self, _by: &Subscription, _message: &Message<'_>) -> bool {
+        false
+    }
 }

@@ -189,11 +189,9 @@ impl Subscription {
         }
     }
 
-    /// Dead-letters a message that the full queue refused.
-    pub(crate) fn refuse(&self, message: &Message<'_>) {
-        if let Some(owner) = self.owner.get() {
-            owner.sink.refused(self, message);
-        }
+    /// Dead-letters a message that the full queue refused. Whether a receiver has it then.
+    pub(crate) fn refuse(&self, message: &Message<'_>) -> bool {
+        self.owner.get().is_some_and(|owner| owner.sink.refused(self, message))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Dead letters: their death records, and cycles.
 
 use crate::fixture::*;
-use inver_broker::{BindDestination, DeadLetter, QueueLimits, QueueSpec};
+use inver_broker::{BindDestination, DeadLetter, Overflow, QueueLimits, QueueSpec};
 
 /// An escape of the queue's name in the death record was undone wrongly, so the cycle was not detected.
 #[tokio::test]
@@ -29,4 +29,32 @@ async fn a_message_that_a_queue_dead_letters_to_itself_by_ttl_is_dropped() {
             ns.unbind("dlx", BindDestination::Queue(name), b"k", &Default::default()).unwrap();
         }
     }
+}
+
+/// A sender that repeats what nobody has did so without end, and each attempt was dead-lettered once more.
+#[tokio::test]
+async fn a_refused_message_that_is_dead_lettered_is_not_one_that_nobody_has() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let dead = declare(&ns, "dead", durable(QueueLimits::default()));
+    let bounded = |overflow, dead_letter| QueueLimits {
+        messages_max: Some(1),
+        overflow,
+        dead_letter,
+        ..QueueLimits::default()
+    };
+    let refusing = [
+        ("full", bounded(Overflow::RejectPublish, None), false),
+        ("to nobody", bounded(Overflow::RejectPublishDeadLetter, None), false),
+        ("to full", bounded(Overflow::RejectPublishDeadLetter, dead_letter_to("full")), false),
+        ("to dead", bounded(Overflow::RejectPublishDeadLetter, dead_letter_to("dead")), true),
+        ("to dead by two", bounded(Overflow::RejectPublishDeadLetter, dead_letter_to("to dead")), true),
+    ];
+    for (name, limits, is_split) in refusing {
+        declare(&ns, name, durable(limits));
+        publish(&ns, queue(name), "before");
+        let routed = publisher(&ns).publish(queue(name), &message(b"refused")).unwrap();
+        assert_eq!((routed.refused, routed.is_split), (true, is_split), "{name}");
+    }
+    until("both are dead-lettered", || dead.counts().ready == 2).await;
 }

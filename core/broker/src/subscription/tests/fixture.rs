@@ -227,7 +227,9 @@ impl DropSink for Calls {
         from.ack_dropped(dropped.iter().map(|d| d.id).collect())
     }
 
-    fn refused(&self, _by: &Subscription, _message: &Message<'_>) {}
+    fn refused(&self, _by: &Subscription, _message: &Message<'_>) -> bool {
+        false
+    }
 }
 
 /// Dead letters are wanted.
