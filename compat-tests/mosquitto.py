@@ -14,8 +14,8 @@ MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
 
 
 def hashed(password):
-    """As mosquitto_passwd -H sha512 writes it."""
-    salt = b"salt of it"
+    """As mosquitto_passwd -H sha512 writes it: Mosquitto takes a salt of 12 bytes only."""
+    salt = b"salt twelve."
     digest = hashlib.sha512(password.encode() + salt).digest()
     return f"$6${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
 

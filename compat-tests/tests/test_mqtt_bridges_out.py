@@ -325,7 +325,7 @@ def test_bridges_are_managed_over_http_and_by_commands(own_broker, mosquitto, un
     listed = {bridge["name"]: bridge for bridge in json.loads(command("list", "--output", "json"))}
     assert listed[name]["settings"]["password"] == "***" and not listed[name]["configured"]
     assert listed["fixed"]["configured"] and listed["fixed"]["state"] == "connected"
-    for bad in ({"address": "nowhere"}, {"topics": []}, {"unknown": 1}, {"topics": [{"filter": "a/#/b"}]}):
+    for bad in ({"address": "nowhere"}, {"topics": []}, {"unknown": 1}, {"password": "***"}, {"topics": [{"filter": "a/#/b"}]}):
         status, problem = http_api(inver, "PUT", "/bridges/bad", {**settings(1, "bad"), **bad})
         assert status == 400, problem
     # It is there after a crash, and gone with its session once it is removed.
@@ -337,6 +337,25 @@ def test_bridges_are_managed_over_http_and_by_commands(own_broker, mosquitto, un
     command("remove", name)
     assert f"bridge-{name}" not in sessions()
     assert http_api(inver, "GET", f"/bridges/{name}")[0] == 404
+
+
+def test_a_stored_bridge_that_is_not_started_keeps_its_password(own_broker, mosquitto, unique, tmp_path):
+    (tmp_path / "passwords").write_text(f"ann:{hashed('secret')}\n")
+    other, name = mosquitto(f"password_file {tmp_path / 'passwords'}"), unique
+    inver = own_broker()
+    put(inver, name, other.mqtt_port, user="ann", password="secret", local_client_id="shared")
+    wait_connected(inver, name)
+    inver.kill()
+    fixed = "[{ name = \"fixed\", address = \"127.0.0.1:1\", local_client_id = \"shared\", topics = [{ filter = \"fixed/#\" }] }]"
+    inver.environment["INVER_MQTT_BRIDGES"] = fixed
+    inver.start()
+    assert http_api(inver, "GET", f"/bridges/{name}")[0] == 404
+    body = settings(other.mqtt_port, name, user="ann", password="***", local_client_id="own")
+    status, bridge = http_api(inver, "PUT", f"/bridges/{name}", body)
+    assert status == 200, bridge
+    wait_connected(inver, name)
+    # The session of the other bridge is left alone.
+    assert "shared" in {session["name"] for session in http_api(inver, "GET", "/sessions")[1]["items"]}
 
 
 def test_a_bridge_may_do_what_its_local_user_may(own_broker, mosquitto, unique, tmp_path):

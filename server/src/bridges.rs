@@ -25,6 +25,9 @@ use crate::runtime::Workers;
 
 /// The table of the bridges that were added while the broker ran.
 const TABLE: &str = "bridges";
+/// Why a bridge with the mask of a password is not added.
+const NO_PASSWORD: &str =
+    "`password` is `***`, which stands for the password of the bridge that is there: there is none";
 
 /// Every bridge.
 pub(crate) struct Bridges {
@@ -147,20 +150,24 @@ impl Bridges {
         let former = match self.get(&name) {
             Some((_, true)) => return Err(BridgesError::Configured(name)),
             None if self.running.lock().len() >= BRIDGES_MAX => return Err(BridgesError::TooMany),
-            known => known.map(|(bridge, _)| bridge.spec().clone()),
+            Some((bridge, false)) => Some(bridge.spec().clone()),
+            // One that was not started.
+            None => self.stored(&name),
         };
         if let Some(other) = self.with_session_of(&spec) {
             return Err(BridgesError::SameSession(other));
         }
-        if let Some(former) = &former {
-            spec.unmask(former);
+        match &former {
+            Some(former) => spec.unmask(former),
+            None if spec.is_masked() => return Err(BridgesError::Invalid(NO_PASSWORD.to_owned())),
+            None => {}
         }
         let row = serde_json::to_vec(&spec).map_err(|error| BridgesError::Invalid(error.to_string()))?;
         let mut completion =
             Completion::At(self.broker().put_state(TABLE, name.as_bytes(), Bytes::from(row))?);
         self.stop_one(&name).await;
         let ended = match &former {
-            Some(former) if !former.shares_session(&spec) => self.end_session(former).await,
+            Some(former) if !former.shares_session(&spec) => self.end_own_session(former).await,
             _ => Ok(Completion::Now),
         };
         self.start_one(spec, false);
@@ -180,22 +187,28 @@ impl Bridges {
         let spec = match (self.get(name), self.broker().state(TABLE, name.as_bytes())) {
             (Some((_, true)), _) => return Err(BridgesError::Configured(name.to_owned())),
             (Some((bridge, false)), _) => Some(bridge.spec().clone()),
-            // It was not started.
-            (None, Some(row)) => serde_json::from_slice(&row).ok(),
+            (None, Some(_)) => self.stored(name),
             (None, None) => return Ok(None),
         };
         let mut completion = Completion::At(self.broker().delete_state(TABLE, name.as_bytes())?);
         self.stop_one(name).await;
         completion = completion.and(forget_bridge(self.broker(), name)?.into());
-        // One that was not started for another's session leaves that as it is.
-        if let Some(spec) = spec.filter(|spec| self.with_session_of(spec).is_none()) {
-            completion = completion.and(self.end_session(&spec).await?);
+        if let Some(spec) = spec {
+            completion = completion.and(self.end_own_session(&spec).await?);
         }
         Ok(Some(completion))
     }
 
-    /// Ends a session of a bridge on this broker.
-    async fn end_session(&self, spec: &BridgeSpec) -> Result<Completion, SessionError> {
+    /// A bridge as it is stored, if it can be read.
+    fn stored(&self, name: &str) -> Option<BridgeSpec> {
+        serde_json::from_slice(&self.broker().state(TABLE, name.as_bytes())?).ok()
+    }
+
+    /// Ends the session of a bridge on this broker. One that was not started for another's session leaves that as it is.
+    async fn end_own_session(&self, spec: &BridgeSpec) -> Result<Completion, SessionError> {
+        if self.with_session_of(spec).is_some() {
+            return Ok(Completion::Now);
+        }
         match self.broker().sessions(&spec.namespace) {
             Some(sessions) => Ok(sessions.end(&spec.local_client_id).await?.unwrap_or_default()),
             None => Ok(Completion::Now),

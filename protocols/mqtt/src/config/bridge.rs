@@ -192,9 +192,15 @@ impl BridgeSpec {
 
     /// Takes the password of the former bridge if this one has a masked one, as it was shown.
     pub fn unmask(&mut self, former: &BridgeSpec) {
-        if self.password.0 == MASK {
+        if self.is_masked() {
             self.password = former.password.clone();
         }
+    }
+
+    /// Whether the password is the one of what is shown.
+    #[must_use]
+    pub fn is_masked(&self) -> bool {
+        self.password.0 == MASK
     }
 
     /// Whether both have the same session on this broker.
@@ -346,6 +352,7 @@ mod tests {
         assert!(!format!("{known:?}").contains("secret"));
         let mut again = known.masked();
         assert_eq!(again.password.0, "***");
+        assert!(again.is_masked());
         again.unmask(&known);
         assert_eq!(again, known);
         assert!(spec().masked().password.0.is_empty());
