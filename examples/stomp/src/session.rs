@@ -230,6 +230,8 @@ impl Session {
                 let room = UNACKED_MAX - subscription.unacked.len();
                 let pull = subscription.consumer.pull(room, PULL_BYTES_MAX, &mut pulled);
                 subscription.is_ready = pull.more && room > 0;
+                // STOMP ends no subscription but by the client: the connection ends, and what the other subscriptions have not
+                // acknowledged is delivered again.
                 if pull.unreadable {
                     return Err(refused(format!("{} cannot be read", subscription.destination)));
                 }
