@@ -72,14 +72,6 @@ pub(crate) struct SharedSettings {
     pub(crate) memory_limit: usize,
 }
 
-/// What bridges need of the settings of their protocol.
-pub(crate) struct BridgeSettings {
-    /// The bridges of the configuration.
-    pub(crate) configured: Vec<BridgeSpec>,
-    /// Messages that the broker takes from a client at a time.
-    pub(crate) receive_maximum: u16,
-}
-
 /// A protocol's own section of the configuration.
 pub(crate) trait ProtocolSettings: Settings {
     /// The protocol with these settings.
@@ -102,8 +94,8 @@ pub(crate) trait ProtocolSettings: Settings {
         None
     }
 
-    /// Settings of bridges, if the protocol has bridges.
-    fn bridges(&self) -> Option<BridgeSettings> {
+    /// The bridges of the configuration, if the protocol has bridges.
+    fn bridges(&self) -> Option<Vec<BridgeSpec>> {
         None
     }
 }
@@ -146,8 +138,8 @@ impl ProtocolSettings for MqttConfig {
         self.acl_file.as_deref().map_or_else(|| Ok(Vec::new()), acl_file::read)
     }
 
-    fn bridges(&self) -> Option<BridgeSettings> {
-        Some(BridgeSettings { configured: self.bridges.0.clone(), receive_maximum: self.receive_maximum })
+    fn bridges(&self) -> Option<Vec<BridgeSpec>> {
+        Some(self.bridges.0.clone())
     }
 }
 

@@ -14,6 +14,8 @@ use crate::codec::{Connect, EncodeError, PACKET_BYTES_MAX, Packet, Property, Qos
 
 /// Bytes that are read at a time.
 const READ_BYTES: usize = 64 << 10;
+/// Longest packet after which the memory of the input is kept for the next ones.
+const KEPT_BYTES_MAX: usize = 4 * READ_BYTES;
 
 /// A connection.
 pub(super) struct Link {
@@ -22,6 +24,8 @@ pub(super) struct Link {
     pub(super) reader: ReadHalf<Box<dyn Io>>,
     pub(super) writer: WriteHalf<Box<dyn Io>>,
     pub(super) input: BytesMut,
+    /// The input had a packet that was longer than [`KEPT_BYTES_MAX`].
+    was_long: bool,
     pub(super) output: BytesMut,
     /// What was written is not flushed yet.
     pub(super) is_unflushed: bool,
@@ -66,6 +70,7 @@ impl Link {
             reader,
             writer,
             input: BytesMut::new(),
+            was_long: false,
             output: BytesMut::new(),
             is_unflushed: false,
             packet_bytes_max,
@@ -107,9 +112,14 @@ impl Link {
             .map_err(|error| BridgeError::Malformed(self.side, error))
     }
 
-    /// Drops bytes of the input.
+    /// Drops bytes of the input, and the memory of a long packet as soon as little is behind it.
     pub(super) fn advance(&mut self, bytes: usize) {
         self.input.advance(bytes);
+        self.was_long |= bytes > KEPT_BYTES_MAX;
+        if self.was_long && self.input.len() <= READ_BYTES {
+            self.input = BytesMut::from(&*self.input);
+            self.was_long = false;
+        }
     }
 
     /// Reads more input.
@@ -203,6 +213,8 @@ pub(super) async fn write(
 ) -> Result<(), BridgeError> {
     let written = match output.is_empty() {
         true => {
+            // It may have the memory of a long packet.
+            *output = BytesMut::new();
             let flushed = writer.flush().await;
             *is_unflushed = false;
             flushed
@@ -213,4 +225,20 @@ pub(super) async fn write(
         }),
     };
     written.map_err(|error| BridgeError::Io(side, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_a_long_packet_is_not_kept() {
+        let (io, _far) = tokio::io::duplex(1);
+        let mut link = Link::new(Side::Remote, Version::V311, Box::new(io), usize::MAX, Instant::now());
+        link.input.resize((1 << 20) + 1, 7);
+        link.advance(1 << 20);
+        assert_eq!(*link.input, [7]);
+        link.input.reserve(READ_BYTES);
+        assert!(link.input.capacity() < KEPT_BYTES_MAX, "{}", link.input.capacity());
+    }
 }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use inver_broker::{Broker, Io, ProtocolPlugin};
+use inver_broker::{Broker, Clock, Io, ProtocolPlugin};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -43,7 +43,8 @@ use crate::codec::{
 };
 use crate::config::{BridgeSpec, BridgeTls, BridgeVersion};
 
-/// The identifiers of the SUBSCRIBE and UNSUBSCRIBE of a bridge: servers count theirs from 1.
+/// The identifiers of the SUBSCRIBE and UNSUBSCRIBE of a bridge. A message of this broker may have the same: messages wait
+/// until the other server has answered [MQTT-2.2.1-3].
 const SUBSCRIBE_ID: u16 = u16::MAX;
 const UNSUBSCRIBE_ID: u16 = u16::MAX - 1;
 /// The time in which the other server must take the end of a connection.
@@ -68,8 +69,6 @@ pub struct BridgeHost {
     pub dial: Arc<dyn Dial>,
     /// The time for a connection and its login.
     pub login_timeout: Duration,
-    /// This broker's Receive Maximum.
-    pub receive_maximum: u16,
     /// The longest packet that this broker accepts.
     pub packet_bytes_max: usize,
 }
@@ -96,8 +95,6 @@ struct Peer<'a> {
     privacy: Privacy,
     /// It has answered the SUBSCRIBE of this configuration.
     has_subscribed: bool,
-    /// It has answered the UNSUBSCRIBE of the present connection.
-    has_unsubscribed: bool,
 }
 
 /// Whether a server knows connections of bridges. Some refuse one, some only close it, as a server that stops does.
@@ -152,12 +149,7 @@ impl Bridge {
         let clock = host.broker.clock();
         let kept = Kept::of(&host.broker, &self.spec.name);
         let (mut known, mut pause) = (Known { has_session: false, kept }, self.pause_min());
-        let peer = |address| Peer {
-            address,
-            privacy: Privacy::Untried,
-            has_subscribed: false,
-            has_unsubscribed: false,
-        };
+        let peer = |address| Peer { address, privacy: Privacy::Untried, has_subscribed: false };
         let mut peers: Vec<Peer<'_>> = self.spec.addresses().map(peer).collect();
         let (count, mut attempts) = (peers.len().max(1), 0_usize);
         while !stop.is_cancelled() {
@@ -224,14 +216,14 @@ impl Bridge {
             connected = connecting => connected?,
             () = stop.cancelled() => return Ok(()),
         };
-        peer.has_unsubscribed = false;
-        let outcome = self.relay(host, (local, remote), (peer, stale), stop).await;
+        let (outcome, has_unsubscribed) = self.relay(host, (local, remote), (peer, stale), stop).await;
         // The pipe is closed: the broker sees the end, and publishes the will.
         let _ended = serving.await;
-        if peer.has_unsubscribed {
-            known.kept.change(&host.broker, &spec.name, |kept| kept.filters = filters).await?;
-        }
-        outcome
+        let stored = match has_unsubscribed {
+            true => known.kept.change(&host.broker, &spec.name, |kept| kept.filters = filters).await,
+            false => Ok(()),
+        };
+        outcome.and(stored)
     }
 
     /// The connection to the other server.
@@ -260,7 +252,7 @@ impl Bridge {
         let mut properties = PropertiesBuf::new();
         if version == Version::V5 {
             properties.push(Property::SessionExpiryInterval(spec.session_expiry_s))?;
-            properties.push(Property::ReceiveMaximum(spec.inflight_max.min(host.receive_maximum)))?;
+            properties.push(Property::ReceiveMaximum(spec.inflight_max))?;
             let bytes = u32::try_from(packet_bytes_max).unwrap_or(u32::MAX);
             properties.push(Property::MaximumPacketSize(bytes))?;
         }
@@ -289,16 +281,39 @@ impl Bridge {
         outcome.map(|()| link)
     }
 
-    /// Passes messages on until a connection ends.
+    /// Passes messages on until a connection ends: how it ended, and whether the other server has answered the UNSUBSCRIBE.
     async fn relay(
         &self,
         host: &BridgeHost,
-        (mut local, mut remote): (Link, Link),
+        links: (Link, Link),
         (peer, stale): (&mut Peer<'_>, Vec<String>),
         stop: &CancellationToken,
-    ) -> Result<(), BridgeError> {
-        let (spec, clock) = (&self.spec, host.broker.clock());
-        let now = clock.now();
+    ) -> (Result<(), BridgeError>, bool) {
+        let clock = host.broker.clock();
+        let mut relay = match self.begin(clock, links, (peer, stale)) {
+            Ok(relay) => relay,
+            Err(error) => return (Err(error), false),
+        };
+        let outcome = relay.run(clock, stop).await;
+        peer.has_subscribed |= relay.has_subscribed;
+        if outcome.is_ok() {
+            self.say_farewell(&mut relay.remote, clock.now());
+            tokio::select! {
+                _ = relay.remote.write_all() => {}
+                () = clock.sleep(FAREWELL) => {}
+            }
+        }
+        (outcome, relay.has_unsubscribed)
+    }
+
+    /// Subscribes on both sides, tells that there is a connection, and begins to pass messages on.
+    fn begin(
+        &self,
+        clock: &Clock,
+        (mut local, mut remote): (Link, Link),
+        (peer, stale): (&Peer<'_>, Vec<String>),
+    ) -> Result<Relay<'_>, BridgeError> {
+        let (spec, now, mut unanswered) = (&self.spec, clock.now(), 0);
         let (out, incoming) = (Topics::out(spec), Topics::incoming(spec));
         let is_known = remote.terms.session_present;
         // What was published while nobody kept it is sent as a retained message; what was queued must not be followed
@@ -324,11 +339,13 @@ impl Bridge {
         }
         if !stale.is_empty() {
             remote.put(&unsubscribe(stale.iter().map(String::as_str).collect()), now)?;
+            unanswered += 1;
         }
         // Before MQTT 5 each SUBSCRIBE brings all retained messages.
         let again = remote.version == Version::V5 || !is_known || !peer.has_subscribed;
         if !wanted_in.is_empty() && again {
             remote.put(&subscribe(&as_wanted(&wanted_in), retained), now)?;
+            unanswered += 1;
         }
         if spec.notifications {
             local.put(&self.state(b"1"), now)?;
@@ -343,21 +360,11 @@ impl Bridge {
             (shown.last_error, shown.refused_subscriptions) = (None, None);
         });
         let flows = (Flow::new(out, spec.retain), Flow::new(incoming, true));
-        let mut relay = Relay::new((local, remote), flows, &spec.name, &self.status);
+        let mut relay = Relay::new((local, remote), flows, unanswered, &spec.name, &self.status);
         if !is_known {
             relay.release_all(now)?;
         }
-        let outcome = relay.run(clock, stop).await;
-        peer.has_subscribed |= relay.has_subscribed;
-        peer.has_unsubscribed = relay.has_unsubscribed;
-        if outcome.is_ok() {
-            self.say_farewell(&mut relay.remote, clock.now());
-            tokio::select! {
-                _ = relay.remote.write_all() => {}
-                () = clock.sleep(FAREWELL) => {}
-            }
-        }
-        outcome
+        Ok(relay)
     }
 
     fn say_farewell(&self, remote: &mut Link, now: Instant) {

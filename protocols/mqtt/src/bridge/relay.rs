@@ -26,6 +26,9 @@ const HARD_BYTES_MAX: usize = 8 << 20;
 /// How much longer than the keep alive a server may take nothing, or not answer a PINGREQ: one and a half times.
 const SILENCE_FACTOR: (u32, u32) = (3, 2);
 
+/// Why a message is dropped.
+const TOO_LONG: &str = "it is longer than the server accepts";
+
 /// The state of the messages that come from one side.
 pub(super) struct Flow {
     pub(super) topics: Topics,
@@ -51,6 +54,10 @@ pub(super) struct Relay<'a> {
     pub(super) incoming: Flow,
     /// PUBCOMPs of this broker that answer PUBRELs of [`release_all`](Self::release_all).
     releasing: u32,
+    /// SUBSCRIBEs and UNSUBSCRIBEs that the other server has not answered.
+    unanswered: u32,
+    /// The next packet of this broker is a message that waits for them.
+    is_held: bool,
     /// The other server has answered the SUBSCRIBE.
     pub(super) has_subscribed: bool,
     /// The other server has answered the UNSUBSCRIBE.
@@ -66,6 +73,7 @@ impl<'a> Relay<'a> {
     pub(super) fn new(
         links: (Link, Link),
         flows: (Flow, Flow),
+        unanswered: u32,
         name: &'a str,
         status: &'a Status,
     ) -> Relay<'a> {
@@ -76,6 +84,8 @@ impl<'a> Relay<'a> {
             out,
             incoming,
             releasing: 0,
+            unanswered,
+            is_held: false,
             has_subscribed: false,
             has_unsubscribed: false,
             has_logged_refusal: false,
@@ -97,11 +107,18 @@ impl<'a> Relay<'a> {
 
     /// Relays until a connection ends, or until it is told to stop.
     pub(super) async fn run(&mut self, clock: &Clock, stop: &CancellationToken) -> Result<(), BridgeError> {
+        let (mut reads_local, mut reads_remote) = (true, true);
         loop {
             let now = clock.now();
+            // A side that was not read could not be heard.
+            for (link, was_read) in [(&mut self.local, reads_local), (&mut self.remote, reads_remote)] {
+                if !was_read {
+                    link.heard = now;
+                }
+            }
             self.take_all(now)?;
             let tick = self.keep_alive(now)?;
-            let (reads_local, reads_remote) = (self.takes_local(), self.takes_remote());
+            (reads_local, reads_remote) = (self.takes_local(), self.takes_remote());
             let (local, remote) = (&mut self.local, &mut self.remote);
             let writes_local = !local.output.is_empty() || local.is_unflushed;
             let writes_remote = !remote.output.is_empty() || remote.is_unflushed;
@@ -130,7 +147,9 @@ impl<'a> Relay<'a> {
         for link in [&mut self.local, &mut self.remote] {
             let Some(keep_alive) = link.terms.keep_alive else { continue };
             let silence_max = keep_alive * SILENCE_FACTOR.0 / SILENCE_FACTOR.1;
-            let is_silent = link.pinged.is_some_and(|since| now - since >= silence_max);
+            // A PINGRESP may be behind a long packet.
+            let silent_since = link.pinged.map(|since| since.max(link.heard));
+            let is_silent = silent_since.is_some_and(|since| now - since >= silence_max);
             if is_silent || (!link.output.is_empty() && now - link.took >= silence_max) {
                 return Err(BridgeError::NoAnswer(link.side));
             }
@@ -140,23 +159,32 @@ impl<'a> Relay<'a> {
                 link.put(&Packet::PingReq, now)?;
                 link.pinged = Some(now);
             }
-            let since = link.pinged.map_or(quiet + keep_alive, |since| since + silence_max);
+            let answer = match link.pinged {
+                Some(since) => since.max(link.heard) + silence_max,
+                None => quiet + keep_alive,
+            };
             let stalled = (!link.output.is_empty()).then(|| link.took + silence_max);
-            next = [next, Some(since), stalled].into_iter().flatten().min();
+            next = [next, Some(answer), stalled].into_iter().flatten().min();
         }
         Ok(next)
     }
 
     /// Handles every whole packet of both sides that there is room for.
     fn take_all(&mut self, now: Instant) -> Result<(), BridgeError> {
-        while self.takes_local() && self.take(Side::Local, now)? {}
+        // The other server's first: its answers may be what this broker's wait for.
         while self.takes_remote() && self.take(Side::Remote, now)? {}
+        while self.takes_local() && self.take(Side::Local, now)? {}
         Ok(())
     }
 
-    /// Whether there is room for what this broker sends.
+    /// Whether there is room for what this broker sends, and its next packet need not wait.
     fn takes_local(&self) -> bool {
-        self.remote.output.len() < SOFT_BYTES_MAX
+        self.remote.output.len() < SOFT_BYTES_MAX && !(self.is_held && self.holds_messages())
+    }
+
+    /// Whether this broker's messages wait for the other server's answers, which come while that is read.
+    fn holds_messages(&self) -> bool {
+        self.unanswered > 0 && self.takes_remote()
     }
 
     /// Whether there is room for what the other server sends, and for its acknowledgements.
@@ -166,6 +194,7 @@ impl<'a> Relay<'a> {
 
     /// Handles one packet of a side; false if there is none.
     fn take(&mut self, side: Side, now: Instant) -> Result<bool, BridgeError> {
+        let holds_messages = side == Side::Local && self.holds_messages();
         let (from, to, flow, back) = match side {
             Side::Local => (&mut self.local, &mut self.remote, &mut self.out, &mut self.incoming),
             Side::Remote => (&mut self.remote, &mut self.local, &mut self.incoming, &mut self.out),
@@ -177,6 +206,11 @@ impl<'a> Relay<'a> {
             return Ok(false);
         };
         match &packet {
+            Packet::Publish(_) if holds_messages => {
+                self.is_held = true;
+                from.input = input;
+                return Ok(false);
+            }
             Packet::Publish(publish) => {
                 let known = flow.topics.translate(publish.topic, &mut self.topic);
                 let topic = known.then_some(&*self.topic);
@@ -251,9 +285,16 @@ impl<'a> Relay<'a> {
                     );
                     self.status.subscriptions_refused(side, refused, *reason);
                 }
-                self.has_subscribed |= side == Side::Remote;
+                if side == Side::Remote {
+                    self.has_subscribed = true;
+                    self.unanswered = self.unanswered.saturating_sub(1);
+                }
             }
-            Packet::UnsubAck(_) => self.has_unsubscribed |= side == Side::Remote,
+            Packet::UnsubAck(_) if side == Side::Remote => {
+                self.has_unsubscribed = true;
+                self.unanswered = self.unanswered.saturating_sub(1);
+            }
+            Packet::UnsubAck(_) => {}
             Packet::PingResp => from.pinged = None,
             Packet::Disconnect(disconnect) => {
                 return Err(BridgeError::Disconnected(side, disconnect.reason));
@@ -288,6 +329,10 @@ fn forward(
     let Some(topic) = topic else {
         return Ok(Forwarded::Dropped("the bridge does not carry its topic"));
     };
+    // Before it is copied.
+    if publish.payload.len() > to.terms.packet_bytes_max {
+        return Ok(Forwarded::Dropped(TOO_LONG));
+    }
     let is_full = to.output.len() >= SOFT_BYTES_MAX;
     if is_full && publish.qos == Qos::AtMostOnce && to.side == Side::Local {
         return Ok(Forwarded::Dropped("this broker takes messages more slowly than they come"));
@@ -324,7 +369,7 @@ fn forward(
     }
     if to.output.len() - before > to.terms.packet_bytes_max {
         to.output.truncate(before);
-        return Ok(Forwarded::Dropped("it is longer than the server accepts"));
+        return Ok(Forwarded::Dropped(TOO_LONG));
     }
     Ok(match qos {
         qos if qos == publish.qos => Forwarded::Whole,
@@ -353,3 +398,6 @@ async fn sleep_until(clock: &Clock, at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

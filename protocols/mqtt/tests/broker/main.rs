@@ -9,6 +9,7 @@
 
 mod access;
 mod authentication;
+mod bridges;
 mod connecting;
 mod fanout;
 mod functions;

@@ -12,6 +12,7 @@ use inver_broker::{
     AccessControl, AuthError, Authenticator, Broker, BrokerConfig, CaptureRule, ClientCertificate, Clock,
     Connection, Credentials, Filter, Identity, Io, ListenerInfo, LoopbackOnly, ProtocolPlugin,
 };
+use inver_mqtt::bridge::{BridgeHost, Dial};
 use inver_mqtt::codec::{
     Ack, ConnAck, Connect, Disconnect, Packet, Properties, PropertiesBuf, Property, Publish, Qos, Reason,
     SubAck, Subscribe, SubscribeOptions, Unsubscribe, Version, Will, decode,
@@ -133,6 +134,17 @@ impl Server {
         let connection = Connection { listener, certificate: certificate.map(Arc::new), ..plain };
         tokio::spawn(async move { protocol.serve(connection, broker).await });
         Client::over(Box::new(client), version)
+    }
+
+    /// What a bridge takes from this broker, with connections to another server.
+    pub(crate) fn bridge_host(&self, dial: Arc<dyn Dial>) -> BridgeHost {
+        BridgeHost {
+            protocol: self.protocol.clone(),
+            broker: self.broker.clone(),
+            dial,
+            login_timeout: DEADLINE,
+            packet_bytes_max: 1 << 20,
+        }
     }
 
     /// Waits until there are `count` sessions.
@@ -258,7 +270,8 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    fn over(io: Box<dyn Io>, version: Version) -> Client {
+    /// One end of a stream, in whatever role.
+    pub(crate) fn over(io: Box<dyn Io>, version: Version) -> Client {
         Client { io, version, input: Vec::new(), next_id: 0 }
     }
 
