@@ -81,7 +81,9 @@ pub use access::{
 };
 pub use address::{Address, Filter, Form, is_reserved, rewrite};
 pub use audit::{Audit, AuditConfig, AuditEvent, AuditKind, AuditKinds, AuditResult, Who};
-pub use broker::{Admission, AdmitError, Admitted, Broker, BrokerError, NamespaceError, check_namespace};
+pub use broker::{
+    Admission, AdmitError, Admitted, Broker, BrokerError, NamespaceError, StateChange, check_namespace,
+};
 pub use capture::check_capture;
 pub use client_log::{ClientLog, LoggedClient, LoginRefusal};
 pub use clock::{Blocking, Clock, Work, now_ms, now_ns};

@@ -4,7 +4,7 @@
 //! the others are in a second table, under the namespace's number and the key.
 
 use bytes::Bytes;
-use inver_broker::{Broker, Namespace};
+use inver_broker::{Broker, Namespace, StateChange};
 use inver_storage::{Lsn, SubmitError};
 
 /// The namespace that always exists.
@@ -67,6 +67,11 @@ impl NamespaceRows {
         update: impl FnOnce(Option<&Bytes>) -> Bytes,
     ) -> Result<(Bytes, Lsn), SubmitError> {
         self.broker.update_state(self.table(), &self.key(key), update)
+    }
+
+    /// A change of a row, to be made together with others: a new value, or none.
+    pub(crate) fn change(&self, key: &[u8], value: Option<Bytes>) -> StateChange {
+        StateChange::new(self.table(), &self.key(key), value)
     }
 
     /// Deletes a row.

@@ -47,6 +47,7 @@ use recovery::Recovered;
 
 pub use admission::{Admission, AdmitError, Admitted};
 pub use namespaces::{NamespaceError, check_namespace};
+pub use protocol_state::StateChange;
 
 /// The namespace that always exists.
 const DEFAULT_NAMESPACE: &str = "/";

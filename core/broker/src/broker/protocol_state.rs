@@ -4,7 +4,22 @@ use bytes::Bytes;
 use inver_storage::{Entry, Lsn, SubmitError};
 
 use super::Broker;
-use crate::rows;
+use crate::{Completion, rows};
+
+/// A change of a row of a protocol's table.
+#[derive(Clone, Debug)]
+pub struct StateChange {
+    key: Bytes,
+    value: Option<Bytes>,
+}
+
+impl StateChange {
+    /// Sets a row of a table, or deletes it.
+    #[must_use]
+    pub fn new(table: &str, key: &[u8], value: Option<Bytes>) -> StateChange {
+        StateChange { key: row_key(table, key), value }
+    }
+}
 
 impl Broker {
     /// A row of a protocol's table.
@@ -24,12 +39,33 @@ impl Broker {
 
     /// Deletes a row; durable once the log has committed the returned position.
     pub fn delete_state(&self, table: &str, key: &[u8]) -> Result<Lsn, SubmitError> {
-        let key = row_key(table, key);
+        self.submit_states(vec![StateChange::new(table, key, None)])
+    }
+
+    /// Changes rows, of one table or of several, all or none of them.
+    pub fn change_states(&self, changes: Vec<StateChange>) -> Result<Completion, SubmitError> {
+        match changes.is_empty() {
+            true => Ok(Completion::Now),
+            false => self.submit_states(changes).map(Completion::At),
+        }
+    }
+
+    fn submit_states(&self, changes: Vec<StateChange>) -> Result<Lsn, SubmitError> {
         let mut state = self.0.protocol_state.write();
         let mut entry = Entry::new();
-        entry.delete(rows::OPAQUE, key.clone());
+        for StateChange { key, value } in &changes {
+            match value {
+                Some(value) => entry.put(rows::OPAQUE, key.clone(), value.clone()),
+                None => entry.delete(rows::OPAQUE, key.clone()),
+            }
+        }
         let submitted = self.0.parts.log.submit(entry)?;
-        state.remove(&key);
+        for StateChange { key, value } in changes {
+            match value {
+                Some(value) => state.insert(key, value),
+                None => state.remove(&key),
+            };
+        }
         Ok(submitted.lsn)
     }
 

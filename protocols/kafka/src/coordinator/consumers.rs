@@ -5,16 +5,20 @@
 
 use std::sync::Arc;
 
-use inver_broker::{Completion, Namespace};
+use inver_broker::{Completion, Namespace, StateChange};
 use inver_storage::{Share, SubmitError};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::consumer::{
     Answer, Changes, ConsumerGroup, ConsumerState, Heartbeat, JOIN, Refusal, Topics, split_key,
 };
-use super::{ConsumerCell, ConsumerHandle, Coordinator};
+use super::group::Group;
+use super::{ClientGroup, ConsumerCell, ConsumerHandle, Coordinator, unstored};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::text::Str;
+
+/// Text of the error for a group that the log does not take.
+const NOT_STORED: &str = "The group cannot be stored.";
 
 impl Topics for Namespace {
     fn version(&self) -> u64 {
@@ -36,20 +40,22 @@ impl Coordinator {
         matching: &dyn Fn(&str) -> Vec<Str>,
     ) -> Result<(Answer, Completion), Refusal> {
         let now = self.now();
+        if beat.epoch == JOIN && self.memory().is_over(Share::Groups) {
+            // Clients try again.
+            return Err(unavailable("The memory of groups is used up."));
+        }
         let handle = match beat.epoch {
             JOIN => self.find_or_create_consumers(group)?,
             _ => self.find_consumers(group).ok_or_else(|| not_found(group))?,
         };
         let mut cell = handle.lock();
         if cell.group.is_dead() {
-            return Err(Refusal::new(ErrorCode::COORDINATOR_NOT_AVAILABLE, "The group is being deleted."));
+            return Err(unavailable("The group is being deleted."));
         }
         let mut changes = Changes::default();
         let (group, namespace, limits) = (&mut cell.group, &self.namespace, &self.limits);
         let answer = group.heartbeat(beat, namespace, matching, limits, now, &mut changes);
-        let completion = self
-            .consumers_changed(cell, &changes)
-            .map_err(|_| Refusal::new(ErrorCode::COORDINATOR_NOT_AVAILABLE, "The group cannot be stored."))?;
+        let completion = self.consumers_changed(cell, &changes).map_err(|_| unavailable(NOT_STORED))?;
         Ok((answer?, completion))
     }
 
@@ -77,41 +83,34 @@ impl Coordinator {
         if let Some(handle) = self.find_consumers(group) {
             return Ok(handle);
         }
-        if self.memory().is_over(Share::Groups) {
-            // Clients try again.
-            return Err(Refusal::new(
-                ErrorCode::COORDINATOR_NOT_AVAILABLE,
-                "The memory of groups is used up.",
-            ));
-        }
         if self.groups_count() >= self.groups_max {
             self.make_room();
         }
         // Held until it is there, so that no member joins by the other protocol meanwhile.
         let mut classic = self.groups.write();
+        if let Some(known) = self.find_consumers(group) {
+            return Ok(known);
+        }
+        if !self.has_room(&classic, group) {
+            return Err(unavailable("There are too many groups."));
+        }
+        let id = group.detached();
+        let mut new = ConsumerGroup::new(id.clone(), self.limits.consumer_session_timeout);
         if let Some(known) = classic.get(group).cloned() {
             let mut cell = known.lock();
-            if !cell.group.try_delete() {
+            if !cell.group.is_vacant() {
                 return Err(not_found(group));
             }
-            if let Err(error) = self.rows.delete(group.as_bytes()) {
-                tracing::error!(%group, %error, "failed to delete a group of the classic protocol");
-            }
-            self.cancel_timeout(&mut cell);
+            new.note_emptied(cell.group.emptied_ms());
+            let kept = new.emptied_ms().map(|_| self.consumer_rows.change(&new.key(), Some(new.row())));
+            let before = self.rows.change(group.as_bytes(), None);
+            self.replace_row(group, before, kept).map_err(|_| unavailable(NOT_STORED))?;
+            self.end_vacant(&mut cell);
             drop(cell);
             classic.remove(group);
         }
-        let mut consumers = self.consumers.write();
-        if let Some(known) = consumers.get(group) {
-            return Ok(known.clone());
-        }
-        if classic.len() + consumers.len() >= self.groups_max {
-            return Err(Refusal::new(ErrorCode::COORDINATOR_NOT_AVAILABLE, "There are too many groups."));
-        }
-        let id = group.detached();
-        let handle =
-            self.consumer_handle(ConsumerGroup::new(id.clone(), self.limits.consumer_session_timeout));
-        consumers.insert(id, handle.clone());
+        let handle = self.consumer_handle(new);
+        self.consumers.write().insert(id, handle.clone());
         Ok(handle)
     }
 
@@ -120,40 +119,64 @@ impl Coordinator {
         Arc::new(Mutex::new(ConsumerCell { group, wake_at_ms: None, held }))
     }
 
-    /// Makes way for a member that joins a group of this id by the classic protocol. False: there are members.
-    pub(super) fn make_way_for_classic(&self, group: &Str) -> bool {
-        let mut consumers = self.consumers.write();
-        let Some(handle) = consumers.get(group).cloned() else { return true };
-        let mut cell = handle.lock();
-        if !cell.group.try_delete() {
-            return false;
+    /// Makes way for a group of the classic protocol, and makes it, with the time when the last member left.
+    pub(super) fn make_way_for_classic(&self, group: Str) -> Result<ClientGroup, ErrorCode> {
+        let mut new = Group::new(group.clone());
+        let removed = self.remove_consumers(&group, |emptied_ms| {
+            new.note_emptied(emptied_ms);
+            new.emptied_ms().map(|_| self.rows.change(group.as_bytes(), Some(new.snapshot())))
+        });
+        match removed {
+            Err(ErrorCode::NON_EMPTY_GROUP) => Err(ErrorCode::INCONSISTENT_GROUP_PROTOCOL),
+            removed => removed.map(|_| new),
         }
-        self.delete_consumers_row(&mut cell);
-        consumers.remove(group);
-        true
     }
 
     /// Deletes a group without members: its committed offsets are the caller's. None if there is no such group.
-    pub(super) fn delete_consumers(&self, group: &Str) -> Option<Result<(), ErrorCode>> {
-        let known = self.find_consumers(group)?;
-        drop(known);
-        Some(if self.make_way_for_classic(group) { Ok(()) } else { Err(ErrorCode::NON_EMPTY_GROUP) })
+    pub(super) fn delete_consumers(&self, group: &Str) -> Result<Option<Completion>, ErrorCode> {
+        self.remove_consumers(group, |_| None)
+    }
+
+    /// Removes a group without members. `kept`: the row that is stored instead, by the time when the last member left.
+    fn remove_consumers(
+        &self,
+        group: &Str,
+        kept: impl FnOnce(Option<i64>) -> Option<StateChange>,
+    ) -> Result<Option<Completion>, ErrorCode> {
+        let mut consumers = self.consumers.write();
+        let Some(handle) = consumers.get(group).cloned() else { return Ok(None) };
+        let mut cell = handle.lock();
+        if cell.group.state() != ConsumerState::Empty {
+            return Err(ErrorCode::NON_EMPTY_GROUP);
+        }
+        let row = self.consumer_rows.change(&cell.group.key(), None);
+        let removed = self.replace_row(group, row, kept(cell.group.emptied_ms()))?;
+        cell.group.try_delete();
+        if let Some(at_ms) = cell.wake_at_ms.take() {
+            self.timeouts.cancel(at_ms, cell.group.id().clone());
+        }
+        consumers.remove(group);
+        Ok(Some(removed))
+    }
+
+    /// Deletes the row of a group that changes its protocol or is deleted; what is kept of it is stored in the same write.
+    fn replace_row(
+        &self,
+        group: &Str,
+        before: StateChange,
+        kept: Option<StateChange>,
+    ) -> Result<Completion, ErrorCode> {
+        let kept = kept.filter(|_| !self.is_orphaned());
+        let changes = [before].into_iter().chain(kept).collect();
+        self.broker.change_states(changes).map_err(|error| unstored(group, &error))
     }
 
     /// Deletes a group that has neither members nor committed offsets.
     pub(super) fn delete_consumers_if_unused(&self, group: &Str) {
         let is_unused = |group: &ConsumerGroup| group.state() == ConsumerState::Empty;
         if self.with_consumer_group(group, is_unused) == Some(true) && !self.has_committed_offsets(group) {
-            self.make_way_for_classic(group);
-        }
-    }
-
-    fn delete_consumers_row(&self, cell: &mut ConsumerCell) {
-        if let Err(error) = self.consumer_rows.delete(&cell.group.key()) {
-            tracing::error!(group = %cell.group.id(), %error, "failed to delete a consumer group");
-        }
-        if let Some(at_ms) = cell.wake_at_ms.take() {
-            self.timeouts.cancel(at_ms, cell.group.id().clone());
+            // A failure is told where it happens; a member may have joined meanwhile.
+            let _deleted = self.delete_consumers(group);
         }
     }
 
@@ -170,7 +193,7 @@ impl Coordinator {
         let _stored = self.consumers_changed(cell, &changes);
     }
 
-    /// Stores what has changed, and sets the next timeout.
+    /// Stores what has changed in one write, and sets the next timeout.
     fn consumers_changed(
         &self,
         mut cell: MutexGuard<'_, ConsumerCell>,
@@ -202,19 +225,15 @@ impl Coordinator {
         changes: &Changes,
         is_other: bool,
     ) -> Result<Completion, SubmitError> {
-        let mut completion = Completion::Now;
+        let rows = &self.consumer_rows;
+        let mut changed = Vec::new();
         if changes.group || is_other {
-            completion = completion.and(self.consumer_rows.put(&group.key(), group.row())?.into());
+            changed.push(rows.change(&group.key(), Some(group.row())));
         }
-        for id in &changes.members {
-            if let Some(row) = group.member_row(id) {
-                completion = completion.and(self.consumer_rows.put(&group.member_key(id), row)?.into());
-            }
-        }
-        for id in &changes.removed {
-            completion = completion.and(self.consumer_rows.delete(&group.member_key(id))?.into());
-        }
-        Ok(completion)
+        changed.extend(changes.removed.iter().map(|id| rows.change(&group.member_key(id), None)));
+        let present = changes.members.iter().filter_map(|id| Some((id, group.member_row(id)?)));
+        changed.extend(present.map(|(id, row)| rows.change(&group.member_key(id), Some(row))));
+        self.broker.change_states(changed)
     }
 
     /// Restores the groups stored in the log.
@@ -251,6 +270,11 @@ impl Coordinator {
         }
         Ok(())
     }
+}
+
+/// The error after which clients try again.
+fn unavailable(text: &'static str) -> Refusal {
+    Refusal::new(ErrorCode::COORDINATOR_NOT_AVAILABLE, text)
 }
 
 /// The error for a group of the other protocol, or none.

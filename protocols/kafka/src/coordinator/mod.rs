@@ -289,9 +289,9 @@ impl Coordinator {
         if !cell.group.is_vacant() || self.has_committed_offsets(&id) {
             return;
         }
-        if groups.get(&id).is_some_and(|known| Arc::ptr_eq(known, handle)) && cell.group.try_delete() {
+        if groups.get(&id).is_some_and(|known| Arc::ptr_eq(known, handle)) {
             groups.remove(&id);
-            self.cancel_timeout(&mut cell);
+            self.end_vacant(&mut cell);
         }
     }
 
@@ -329,15 +329,22 @@ impl Coordinator {
         if let Some(handle) = groups.get(group) {
             return Ok(handle.clone());
         }
-        if !self.make_way_for_classic(group) {
-            return Err(ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
-        }
-        if groups.len() + self.consumers.read().len() >= self.groups_max {
+        if !self.has_room(&groups, group) {
             return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE);
         }
         let id = group.detached();
-        let new = || Arc::new(Mutex::new(self.cell(Group::new(id.clone()))));
-        Ok(groups.entry(id.clone()).or_insert_with(new).clone())
+        let new = self.make_way_for_classic(id.clone())?;
+        let handle = Arc::new(Mutex::new(self.cell(new)));
+        groups.insert(id, handle.clone());
+        Ok(handle)
+    }
+
+    /// Whether there may be one more group, or another in place of one of this id. Asked under the lock of the groups, without
+    /// which none is made; before one makes way, so that a refusal changes nothing.
+    fn has_room(&self, groups: &HashMap<Str, Handle>, group: &Str) -> bool {
+        let consumers = self.consumers.read();
+        let makes_way = groups.contains_key(group) || consumers.contains_key(group);
+        groups.len() + consumers.len() < self.groups_max + usize::from(makes_way)
     }
 
     fn cell(&self, group: ClientGroup) -> Cell {
@@ -521,32 +528,30 @@ impl Coordinator {
     /// Deletes a group without members, and its committed offsets.
     pub(crate) fn delete(&self, group: &Str) -> Result<Completion, ErrorCode> {
         let mut groups = self.groups.write();
-        let handle = groups.get(group).cloned();
-        if let Some(handle) = &handle {
-            let mut cell = handle.lock();
-            if !cell.group.try_delete() {
-                return Err(ErrorCode::NON_EMPTY_GROUP);
+        let deleted = match groups.get(group).cloned() {
+            Some(handle) => {
+                let mut cell = handle.lock();
+                if !cell.group.is_vacant() {
+                    return Err(ErrorCode::NON_EMPTY_GROUP);
+                }
+                let deleted = self.rows.delete(group.as_bytes()).map_err(|error| unstored(group, &error))?;
+                self.end_vacant(&mut cell);
+                groups.remove(group);
+                Some(deleted.into())
             }
-            self.cancel_timeout(&mut cell);
-        } else if let Some(deleted) = self.delete_consumers(group) {
-            deleted?;
-        } else if !self.has_committed_offsets(group) {
+            None => self.delete_consumers(group)?,
+        };
+        if deleted.is_none() && !self.has_committed_offsets(group) {
             return Err(ErrorCode::GROUP_ID_NOT_FOUND);
         }
-        groups.remove(group);
-        let failed = |_| ErrorCode::COORDINATOR_NOT_AVAILABLE;
-        let offsets = self
-            .namespace
-            .committed_offsets()
-            .delete(self.broker.log(), group, |_, _| true)
-            .map_err(failed)?;
-        match handle {
-            Some(_) => {
-                let row = self.rows.delete(group.as_bytes()).map_err(failed)?;
-                Ok(offsets.and(row.into()))
-            }
-            None => Ok(offsets),
-        }
+        let offsets = self.namespace.committed_offsets().delete(self.broker.log(), group, |_, _| true);
+        Ok(offsets.map_err(|error| unstored(group, &error))?.and(deleted.unwrap_or_default()))
+    }
+
+    /// Ends a group without members, to which handles may still exist.
+    fn end_vacant(&self, cell: &mut Cell) {
+        cell.group.try_delete();
+        self.cancel_timeout(cell);
     }
 }
 
@@ -562,6 +567,12 @@ pub(crate) fn refuse_sync(sync: Sync<Waiter<Synced>>, error: ErrorCode) {
     let mut effects = Effects::default();
     effects.synced.push((sync.waiter, Synced::failed(error)));
     deliver(effects);
+}
+
+/// The error for a change of a group that the log does not take.
+fn unstored(group: &Str, error: &SubmitError) -> ErrorCode {
+    tracing::error!(%group, %error, "failed to store a group");
+    ErrorCode::COORDINATOR_NOT_AVAILABLE
 }
 
 /// The error for a member of a group that does not exist.

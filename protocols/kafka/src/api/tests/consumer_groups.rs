@@ -1,5 +1,7 @@
 //! Groups whose assignment the broker makes: what requests are refused, and what other APIs tell of such a group.
 
+use inver_storage::Share;
+
 use super::*;
 use crate::api::consumer_group_describe::*;
 use crate::api::consumer_group_heartbeat::*;
@@ -8,6 +10,8 @@ use crate::api::list_groups::*;
 use crate::api::offset_commit::*;
 use crate::api::offset_fetch::*;
 use crate::codec::text::Str;
+use crate::coordinator::Coordinator;
+use crate::coordinator::consumer::{Heartbeat, JOIN};
 
 fn join() -> ConsumerGroupHeartbeatRequest {
     ConsumerGroupHeartbeatRequest {
@@ -22,6 +26,39 @@ fn join() -> ConsumerGroupHeartbeatRequest {
 
 fn beat(fixture: &mut Fixture, request: ConsumerGroupHeartbeatRequest) -> ConsumerGroupHeartbeatResponse {
     fixture.answer::<ConsumerGroupHeartbeat>(1, request)
+}
+
+fn leave(fixture: &mut Fixture) {
+    assert_eq!(
+        beat(fixture, ConsumerGroupHeartbeatRequest { member_epoch: -1, ..join() }).error_code,
+        ErrorCode::NONE
+    );
+}
+
+/// Joins by the classic protocol. From version 4 on a new member is told its id first.
+fn join_classic(fixture: &mut Fixture, version: i16) -> ErrorCode {
+    let protocol = join_group::JoinGroupRequestProtocol { name: "range".into(), metadata: Bytes::new() };
+    let request = join_group::JoinGroupRequest {
+        group_id: "g".into(),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 10_000,
+        protocol_type: "consumer".into(),
+        protocols: vec![protocol],
+        ..Default::default()
+    };
+    let Reply::Member { mut claim, .. } = fixture.call::<join_group::JoinGroup>(version, request) else {
+        panic!()
+    };
+    match claim.take() {
+        // After the length, the correlation id, an empty set of tags and the time to wait.
+        Claimed::Frame(frame) => ErrorCode(i16::from_be_bytes(frame.to_bytes()[13..15].try_into().unwrap())),
+        _ => panic!("not answered"),
+    }
+}
+
+fn coordinator_after_a_restart(fixture: &Fixture) -> Arc<Coordinator> {
+    let node = &fixture.access.node;
+    Coordinator::new(fixture.node.broker.clone(), node.namespace.clone(), &KafkaConfig::default())
 }
 
 fn commit(fixture: &mut Fixture, version: i16, epoch: i32) -> ErrorCode {
@@ -86,8 +123,8 @@ fn a_member_joins_commits_and_leaves() {
         fixture.answer::<delete_groups::DeleteGroups>(3, request(vec!["g".into()])).results[0].error_code
     };
     assert_eq!(delete(&mut fixture), ErrorCode::NON_EMPTY_GROUP);
-    let leave = ConsumerGroupHeartbeatRequest { member_epoch: -1, ..join() };
-    assert_eq!(beat(&mut fixture, leave).member_epoch, -1);
+    let leaving = ConsumerGroupHeartbeatRequest { member_epoch: -1, ..join() };
+    assert_eq!(beat(&mut fixture, leaving).member_epoch, -1);
     assert_eq!(delete(&mut fixture), ErrorCode::NONE);
     assert!(!fixture.access.node.coordinator.has_consumer_group(&"g".into()));
     assert!(!fixture.access.node.coordinator.has_committed_offsets("g"));
@@ -145,30 +182,12 @@ fn topics_that_a_member_may_not_see_are_refused_or_left_out() {
 #[test]
 fn a_group_has_one_protocol_while_it_has_members() {
     let mut fixture = fixture();
-    let classic = |fixture: &mut Fixture| {
-        let protocol = join_group::JoinGroupRequestProtocol { name: "range".into(), metadata: Bytes::new() };
-        let request = join_group::JoinGroupRequest {
-            group_id: "g".into(),
-            session_timeout_ms: 10_000,
-            rebalance_timeout_ms: 10_000,
-            protocol_type: "consumer".into(),
-            protocols: vec![protocol],
-            ..Default::default()
-        };
-        let reply = fixture.call::<join_group::JoinGroup>(9, request);
-        let Reply::Member { mut claim, .. } = reply else { panic!() };
-        match claim.take() {
-            Claimed::Frame(frame) => frame.to_bytes()[13..15].to_vec(),
-            _ => panic!("not answered"),
-        }
-    };
-    let error = |code: ErrorCode| code.0.to_be_bytes().to_vec();
     beat(&mut fixture, join());
-    assert_eq!(classic(&mut fixture), error(ErrorCode::INCONSISTENT_GROUP_PROTOCOL));
+    assert_eq!(join_classic(&mut fixture, 9), ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
     assert!(fixture.access.node.coordinator.has_consumer_group(&"g".into()));
-    beat(&mut fixture, ConsumerGroupHeartbeatRequest { member_epoch: -1, ..join() });
+    leave(&mut fixture);
     // It is told a member id, with which it would join.
-    assert_eq!(classic(&mut fixture), error(ErrorCode::MEMBER_ID_REQUIRED));
+    assert_eq!(join_classic(&mut fixture, 9), ErrorCode::MEMBER_ID_REQUIRED);
     assert!(!fixture.access.node.coordinator.has_consumer_group(&"g".into()));
     assert_eq!(beat(&mut fixture, join()).error_code, ErrorCode::GROUP_ID_NOT_FOUND);
 }
@@ -181,4 +200,76 @@ fn topics_are_described_by_id_beside_an_empty_name() {
     let request = metadata::MetadataRequest { topics: Some(vec![wanted]), ..Default::default() };
     let topics = fixture.answer::<metadata::Metadata>(13, request).topics;
     assert_eq!((topics[0].error_code, topics[0].name.as_deref()), (ErrorCode::NONE, Some("t")));
+}
+
+#[test]
+fn a_deletion_is_answered_when_it_is_durable() {
+    let mut fixture = fixture();
+    beat(&mut fixture, join());
+    leave(&mut fixture);
+    let request = delete_groups::DeleteGroupsRequest { groups_names: vec!["g".into()] };
+    let completion = fixture.completion::<delete_groups::DeleteGroups>(2, request);
+    assert!(matches!(completion, Completion::At(_)), "it has no offsets: only its row is deleted");
+    assert!(!coordinator_after_a_restart(&fixture).has_consumer_group(&"g".into()));
+}
+
+#[test]
+fn the_time_of_the_last_leave_outlives_a_change_of_protocol() {
+    let mut fixture = fixture();
+    let emptied = |coordinator: &Coordinator| {
+        let classic = coordinator.with_group(&"g".into(), |group| group.emptied_ms());
+        classic.or_else(|| coordinator.with_consumer_group(&"g".into(), |group| group.emptied_ms())).flatten()
+    };
+    beat(&mut fixture, join());
+    assert_eq!(commit(&mut fixture, 9, 1), ErrorCode::NONE);
+    leave(&mut fixture);
+    let left = emptied(&fixture.access.node.coordinator);
+    assert!(left.is_some());
+    // A client of the classic protocol asks for a member id, and no more.
+    assert_eq!(join_classic(&mut fixture, 9), ErrorCode::MEMBER_ID_REQUIRED);
+    assert!(!fixture.access.node.coordinator.has_consumer_group(&"g".into()));
+    assert_eq!(emptied(&fixture.access.node.coordinator), left);
+    let restarted = coordinator_after_a_restart(&fixture);
+    assert_eq!(emptied(&restarted), left);
+    // A client of the other one wants more than there is room for: it does not get in.
+    let refused = Heartbeat {
+        member_id: "m".into(),
+        epoch: JOIN,
+        instance_id: None,
+        rack_id: None,
+        client_id: Str::default(),
+        client_host: Str::default(),
+        rebalance_timeout: None,
+        names: Some(vec!["n".repeat(65 << 20).into()]),
+        pattern: None,
+        assignor: None,
+        owned: Some(Default::default()),
+    };
+    let refused = restarted.consumer_heartbeat(&"g".into(), refused, &|_| Vec::new());
+    assert_eq!(refused.unwrap_err().code, ErrorCode::GROUP_MAX_SIZE_REACHED);
+    assert!(restarted.has_consumer_group(&"g".into()));
+    assert_eq!(emptied(&restarted), left);
+    let restarted = coordinator_after_a_restart(&fixture);
+    assert!(restarted.has_consumer_group(&"g".into()));
+    assert_eq!(emptied(&restarted), left);
+}
+
+#[test]
+fn members_join_no_group_while_the_memory_of_groups_is_used_up() {
+    let mut fixture = fixture();
+    beat(&mut fixture, join());
+    let memory = fixture.node.broker.log().memory().clone();
+    let mut held = memory.holder(Share::Groups);
+    held.force(memory.limit(Share::Groups) + 1);
+    let other = || ConsumerGroupHeartbeatRequest { member_id: "n".into(), ..join() };
+    assert_eq!(beat(&mut fixture, other()).error_code, ErrorCode::COORDINATOR_NOT_AVAILABLE);
+    let goes_on = ConsumerGroupHeartbeatRequest {
+        group_id: "g".into(),
+        member_id: "m".into(),
+        member_epoch: 1,
+        ..Default::default()
+    };
+    assert_eq!(beat(&mut fixture, goes_on).error_code, ErrorCode::NONE);
+    drop(held);
+    assert_eq!(beat(&mut fixture, other()).error_code, ErrorCode::NONE);
 }

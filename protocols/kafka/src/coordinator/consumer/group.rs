@@ -133,10 +133,17 @@ impl ConsumerGroup {
 
     /// Notes the wall-clock time after an act.
     pub(crate) fn note_time(&mut self, now_ms: i64) {
-        self.emptied_ms = match self.members.is_empty() && self.epoch > 0 {
-            true => self.emptied_ms.or(Some(now_ms)),
+        self.emptied_ms = match self.members.is_empty() {
+            true if self.epoch > 0 => self.emptied_ms.or(Some(now_ms)),
+            // Its members were of the other protocol, if it had any.
+            true => self.emptied_ms,
             false => None,
         };
+    }
+
+    /// Notes when the last member left by another protocol.
+    pub(crate) fn note_emptied(&mut self, emptied_ms: Option<i64>) {
+        self.emptied_ms = emptied_ms;
     }
 
     /// Marks it as deleted if it has no members. Whether it is deleted now.
@@ -257,9 +264,7 @@ impl ConsumerGroup {
         let before = (member.epoch, member.state);
         let differs = step.assigned != member.assigned;
         let is_revoking = step.revoking != member.revoking;
-        for partition in member.assigned.union(&member.revoking) {
-            self.owners.remove(partition);
-        }
+        disown(&mut self.owners, &member.id, member.assigned.union(&member.revoking));
         for partition in step.assigned.union(&step.revoking) {
             self.owners.insert(*partition, member.id.clone());
         }
@@ -285,25 +290,30 @@ impl ConsumerGroup {
     /// Removes a member. The caller begins an epoch.
     pub(super) fn remove(&mut self, id: &str, changes: &mut Changes) -> Option<ConsumerMember> {
         let member = self.members.remove(id)?;
-        for partition in member.assigned.union(&member.revoking) {
-            self.owners.remove(partition);
-        }
-        if let Some(instance_id) = &member.instance_id
-            && self.instances.get(instance_id) == Some(&member.id)
-        {
-            self.instances.remove(instance_id);
-        }
+        self.forget(&member);
         self.topics_of = None;
         changes.members.retain(|changed| *changed != member.id);
         changes.removed.push(member.id.clone());
         Some(member)
     }
 
+    /// Forgets what a member owned, and its instance id.
+    fn forget(&mut self, member: &ConsumerMember) {
+        disown(&mut self.owners, &member.id, member.assigned.union(&member.revoking));
+        member.instance_id.iter().for_each(|instance_id| self.forget_instance(instance_id, &member.id));
+    }
+
+    /// Frees an instance id, if it is this member's.
+    pub(super) fn forget_instance(&mut self, instance_id: &Str, member_id: &Str) {
+        if self.instances.get(instance_id) == Some(member_id) {
+            self.instances.remove(instance_id);
+        }
+    }
+
     /// Adds a member, with what it owns, in place of one of the same id.
     pub(super) fn insert(&mut self, member: ConsumerMember) {
         if let Some(old) = self.members.remove(&member.id) {
-            old.assigned.union(&old.revoking).for_each(|partition| drop(self.owners.remove(partition)));
-            old.instance_id.iter().for_each(|instance| drop(self.instances.remove(instance)));
+            self.forget(&old);
         }
         if let Some(instance_id) = &member.instance_id {
             self.instances.insert(instance_id.clone(), member.id.clone());
@@ -316,5 +326,18 @@ impl ConsumerGroup {
             self.schedule(until);
         }
         self.members.insert(member.id.clone(), member);
+    }
+}
+
+/// Removes a member from the owners of partitions, as far as they are its own.
+pub(super) fn disown<'a>(
+    owners: &mut HashMap<PartitionId, Str>,
+    member_id: &Str,
+    partitions: impl IntoIterator<Item = &'a PartitionId>,
+) {
+    for partition in partitions {
+        if owners.get(partition) == Some(member_id) {
+            owners.remove(partition);
+        }
     }
 }

@@ -144,8 +144,15 @@ impl<J, S> Group<J, S> {
     pub(crate) fn note_time(&mut self, now_ms: i64) {
         self.emptied_ms = match self.state {
             State::Empty if self.generation > 0 => self.emptied_ms.or(Some(now_ms)),
+            // Its members were of the other protocol, if it had any.
+            State::Empty => self.emptied_ms,
             _ => None,
         };
+    }
+
+    /// Notes when the last member left by another protocol.
+    pub(crate) fn note_emptied(&mut self, emptied_ms: Option<i64>) {
+        self.emptied_ms = emptied_ms;
     }
 
     /// Whether the group has neither members nor assigned member ids.
