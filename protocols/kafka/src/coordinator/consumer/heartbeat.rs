@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::assignor::Assignor;
 use super::changes::{Answer, Changes, Refusal};
-use super::group::{ConsumerGroup, Topics};
+use super::group::{ConsumerGroup, Topics, disown};
 use super::member::{ConsumerMember, MemberState};
 use super::partitions::Partitions;
 use crate::codec::error_code::ErrorCode;
@@ -89,10 +89,20 @@ impl ConsumerGroup {
         })
     }
 
-    /// Checks that there is room for what a member subscribes to.
+    /// Checks that there is room for what a member subscribes to, and for what it calls itself.
     fn check_bytes(&self, beat: &Heartbeat, limits: &GroupLimits) -> Result<(), Refusal> {
-        let names = beat.names.iter().flatten().map(|name| name.len()).sum::<usize>();
-        let asked = names + beat.pattern.as_ref().map_or(0, |pattern| pattern.len());
+        // One that goes on has its id and, as a rule, the name of its client already.
+        let known = self.members.get(&beat.member_id).filter(|_| beat.epoch != JOIN);
+        let is_named = known.is_some_and(|member| member.client_id == beat.client_id);
+        let own = [
+            Some(&beat.member_id).filter(|_| known.is_none()),
+            Some(&beat.client_id).filter(|_| !is_named),
+            beat.instance_id.as_ref().filter(|_| known.is_none()),
+            beat.rack_id.as_ref(),
+            beat.pattern.as_ref(),
+        ];
+        let texts = own.into_iter().flatten().chain(beat.names.iter().flatten());
+        let asked = texts.map(|text| text.len()).sum::<usize>();
         if asked > 0 && self.bytes().saturating_add(asked) > limits.bytes_max {
             let text = "The members of the group subscribe to too much.";
             return Err(Refusal::new(ErrorCode::GROUP_MAX_SIZE_REACHED, text));
@@ -125,13 +135,7 @@ impl ConsumerGroup {
             }
             return Ok(false);
         }
-        if let Some(member) = self.members.get_mut(&beat.member_id) {
-            // It owns nothing any more.
-            let released = std::mem::take(&mut member.assigned);
-            let revoked = std::mem::take(&mut member.revoking);
-            (member.epoch, member.previous_epoch, member.state) = (0, 0, MemberState::Stable);
-            member.revoke_until = None;
-            released.union(&revoked).for_each(|partition| drop(self.owners.remove(partition)));
+        if self.join_again(beat) {
             changes.member(&beat.member_id);
             return Ok(false);
         }
@@ -163,6 +167,23 @@ impl ConsumerGroup {
         });
         changes.member(&beat.member_id);
         Ok(true)
+    }
+
+    /// Lets a member begin again, if it is known: it owns nothing any more.
+    fn join_again(&mut self, beat: &Heartbeat) -> bool {
+        let Some(member) = self.members.get_mut(&beat.member_id) else { return false };
+        let released = std::mem::take(&mut member.assigned);
+        let revoked = std::mem::take(&mut member.revoking);
+        disown(&mut self.owners, &member.id, released.union(&revoked));
+        (member.epoch, member.previous_epoch, member.state) = (0, 0, MemberState::Stable);
+        member.revoke_until = None;
+        if beat.instance_id.is_some() && beat.instance_id != member.instance_id {
+            let id = member.id.clone();
+            let before = std::mem::replace(&mut member.instance_id, beat.instance_id.clone());
+            before.iter().for_each(|instance_id| self.forget_instance(instance_id, &id));
+            self.instances.extend(beat.instance_id.clone().map(|instance_id| (instance_id, id)));
+        }
+        true
     }
 
     /// Checks the epoch of a member that goes on, and that it is the member of its instance id.
@@ -261,9 +282,7 @@ impl ConsumerGroup {
         if beat.epoch == LEAVE_FOR_NOW {
             let session_timeout = self.session_timeout;
             if let Some(member) = self.members.get_mut(&id) {
-                for partition in std::mem::take(&mut member.revoking) {
-                    self.owners.remove(&partition);
-                }
+                disown(&mut self.owners, &id, &std::mem::take(&mut member.revoking));
                 (member.epoch, member.state, member.revoke_until) =
                     (LEAVE_FOR_NOW, MemberState::Stable, None);
                 member.deadline = now + session_timeout;

@@ -72,7 +72,11 @@ impl ConsumerMember {
     pub(super) fn bytes(&self) -> usize {
         let texts = self.subscription().map(|name| name.len()).sum::<usize>()
             + self.pattern.as_ref().map_or(0, |pattern| pattern.len())
-            + self.id.len();
+            + [Some(&self.id), Some(&self.client_id), self.instance_id.as_ref(), self.rack_id.as_ref()]
+                .into_iter()
+                .flatten()
+                .map(|text| text.len())
+                .sum::<usize>();
         let partitions = self.assigned.len() + self.revoking.len() + self.target.len();
         texts + partitions * PARTITION_BYTES
     }

@@ -8,8 +8,8 @@
 //! Owns the members, their sessions, the target and who owns what. Does not own time, topics or I/O: all are passed in, and
 //! what is to be stored is returned as [`Changes`].
 //!
-//! Invariants: a partition has one owner; a member's epoch never goes back; the epoch of a member that has to give up
-//! something does not change before it confirmed that.
+//! Invariants: a partition has one owner; the group's epoch never goes back, and a member's does only when it joins again or
+//! leaves for now; the epoch of a member that has to give up something does not change before it confirmed that.
 
 mod assignor;
 mod changes;

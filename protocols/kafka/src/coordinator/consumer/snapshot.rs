@@ -164,10 +164,15 @@ impl ConsumerGroup {
         Ok(())
     }
 
-    /// Restores a member. Its session starts now.
+    /// Restores a member. Its session starts now. What another one owns already is not its own.
     pub(crate) fn restore_member(&mut self, id: Str, row: Bytes, now: Instant) -> Result<(), RowError> {
         let row: ConsumerMemberRow = decode(row)?;
-        let (assigned, revoking) = (partitions(&row.assigned), partitions(&row.revoking));
+        let free = |topics| {
+            let mut partitions = partitions(topics);
+            partitions.retain(|partition| self.owners.get(partition).is_none_or(|owner| *owner == id));
+            partitions
+        };
+        let (assigned, revoking) = (free(&row.assigned), free(&row.revoking));
         let rebalance_timeout =
             Duration::from_millis(u64::try_from(row.rebalance_timeout_ms).unwrap_or_default());
         let state = match (revoking.is_empty(), row.is_waiting) {

@@ -289,6 +289,83 @@ fn members_and_their_subscriptions_are_bounded() {
 }
 
 #[test]
+fn what_members_call_themselves_counts_as_well() {
+    let texts: [fn(&mut Heartbeat, Str); 4] = [
+        |beat, text| beat.instance_id = Some(text),
+        |beat, text| beat.rack_id = Some(text),
+        |beat, text| beat.client_id = text,
+        |beat, text| beat.member_id = text,
+    ];
+    for set in texts {
+        let mut bench = Bench::new(1);
+        bench.limits.bytes_max = 200;
+        let long = |beat: &mut Heartbeat| set(beat, "x".repeat(200).into());
+        assert_eq!(code(bench.join_as("a", long)), ErrorCode::GROUP_MAX_SIZE_REACHED);
+        let short = |beat: &mut Heartbeat| set(beat, "x".repeat(90).into());
+        assert_eq!(code(bench.join_as("a", short)), ErrorCode::NONE);
+        assert!(bench.group.bytes() >= 90);
+        let other = |beat: &mut Heartbeat| beat.client_id = "x".repeat(110).into();
+        assert_eq!(code(bench.join_as("b", other)), ErrorCode::GROUP_MAX_SIZE_REACHED);
+    }
+    // A member that goes on may change its name and its rack.
+    let mut bench = Bench::new(1);
+    bench.limits.bytes_max = 200;
+    bench.join("a").unwrap();
+    let mut named = beat("a", 1);
+    named.client_id = "x".repeat(200).into();
+    assert_eq!(code(bench.send(named)), ErrorCode::GROUP_MAX_SIZE_REACHED);
+    let mut placed = beat("a", 1);
+    placed.rack_id = Some("x".repeat(200).into());
+    assert_eq!(code(bench.send(placed)), ErrorCode::GROUP_MAX_SIZE_REACHED);
+    assert_eq!(code(bench.go_on("a")), ErrorCode::NONE);
+}
+
+#[test]
+fn a_member_that_joins_again_takes_its_new_instance_id() {
+    let mut bench = Bench::new(1);
+    let with = |id: &'static str| move |beat: &mut Heartbeat| beat.instance_id = Some(id.into());
+    bench.join("a").unwrap();
+    bench.join_as("a", with("i")).unwrap();
+    let mut goes_on = beat("a", 1);
+    goes_on.instance_id = Some("i".into());
+    assert_eq!(code(bench.send(goes_on)), ErrorCode::NONE);
+    assert_eq!(code(bench.join_as("b", with("i"))), ErrorCode::UNRELEASED_INSTANCE_ID);
+    bench.join_as("a", with("j")).unwrap();
+    assert_eq!(code(bench.join_as("b", with("i"))), ErrorCode::NONE, "it is free");
+    // It keeps its instance id if it does not tell one, as in Kafka.
+    bench.join("a").unwrap();
+    assert_eq!(code(bench.join_as("c", with("j"))), ErrorCode::UNRELEASED_INSTANCE_ID);
+}
+
+#[test]
+fn partitions_that_two_rows_claim_stay_with_one_member() {
+    let mut bench = Bench::new(4);
+    let fixed = |beat: &mut Heartbeat| beat.instance_id = Some("i".into());
+    bench.join_as("a", fixed).unwrap();
+    let leave = Heartbeat { instance_id: Some("i".into()), ..beat("a", LEAVE_FOR_NOW) };
+    bench.send(leave).unwrap();
+    let old = bench.group.member_row("a").unwrap();
+    bench.clients.remove("a");
+    bench.join_as("b", fixed).unwrap();
+    let new = bench.group.member_row("b").unwrap();
+    for order in [[("a", &old), ("b", &new)], [("b", &new), ("a", &old)]] {
+        bench.group = ConsumerGroup::new("g".into(), SESSION);
+        for (id, row) in order {
+            bench.group.restore_member(id.into(), row.clone(), bench.now).unwrap();
+        }
+        let owned: usize = bench.group.members().map(|member| member.assigned.len()).sum();
+        assert_eq!(owned, 4, "each has one owner");
+    }
+    // The one that left goes at the end of its session, and takes nothing of the other with it.
+    bench.now += SESSION - Duration::from_secs(1);
+    bench.go_on("b").unwrap();
+    bench.now += Duration::from_secs(1);
+    assert_eq!(bench.group.on_timeout(bench.now).removed, [Str::from("a")]);
+    assert_eq!(bench.join("c").unwrap().assigned.map(|all| all.len()), Some(0), "b has them");
+    assert_eq!(bench.settle(), [2, 2]);
+}
+
+#[test]
 fn rows_are_kept_in_this_form() {
     let mut bench = Bench::new(1);
     bench.join("m").unwrap();
