@@ -19,6 +19,7 @@ import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.common.GroupState;
 import org.apache.kafka.common.GroupType;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.errors.InconsistentGroupProtocolException;
 import org.apache.kafka.common.serialization.StringDeserializer;
 import org.apache.kafka.common.serialization.StringSerializer;
 
@@ -120,6 +121,13 @@ public class ConsumerGroupApp {
                 check(member.assignment().equals(member.targetAssignment().get()), member.toString());
             }
             // A member of the other protocol does not get in while there are members.
+            try (KafkaConsumer<String, String> other = consumer("classic")) {
+                other.subscribe(List.of(name));
+                poll(() -> other.poll(Duration.ofMillis(50)).isEmpty() && !other.assignment().isEmpty(), "a refusal", both);
+                check(false, "a member of the other protocol got in");
+            } catch (InconsistentGroupProtocolException expected) {
+                check(shared(both, 3, 3), "members lost partitions to a client that was refused");
+            }
             admin.createPartitions(Map.of(name, NewPartitions.increaseTo(8))).all().get();
             poll(() -> shared(both, 4, 4), "the new partitions", both);
             two.close();
