@@ -4,6 +4,7 @@
 //! it has. *range* gives each member adjacent partitions of each topic, the same ones of topics with as many partitions, so
 //! that records with the same key are joined.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::partitions::{PartitionId, Partitions};
@@ -59,26 +60,54 @@ pub(super) fn assign(
     }
 }
 
-fn partitions_of(topics: &BTreeMap<u128, i32>) -> impl Iterator<Item = PartitionId> {
-    topics.iter().flat_map(|(topic, count)| (0..*count).map(|partition| (*topic, partition)))
+/// A topic with its subscribers: its id, the number of its partitions, and the places of the members.
+struct Subscribed {
+    topic: u128,
+    count: i32,
+    subscribers: Vec<usize>,
+}
+
+impl Subscribed {
+    fn partitions(&self) -> impl Iterator<Item = PartitionId> {
+        let topic = self.topic;
+        (0..self.count).map(move |partition| (topic, partition))
+    }
+}
+
+/// The topics that have subscribers, by id.
+fn subscribed(topics: &BTreeMap<u128, i32>, members: &[Subscriber]) -> Vec<Subscribed> {
+    let all = topics.iter().map(|(topic, count)| (*topic, *count));
+    let mut all: Vec<Subscribed> =
+        all.map(|(topic, count)| Subscribed { topic, count, subscribers: Vec::new() }).collect();
+    for (at, member) in members.iter().enumerate() {
+        // Both are in order.
+        let mut wanted = member.topics.iter().peekable();
+        for of in &mut all {
+            while wanted.next_if(|topic| **topic < of.topic).is_some() {}
+            match wanted.peek() {
+                Some(topic) if **topic == of.topic => of.subscribers.push(at),
+                Some(_) => {}
+                None => break,
+            }
+        }
+    }
+    all.retain(|of| !of.subscribers.is_empty());
+    all
 }
 
 fn range(topics: &BTreeMap<u128, i32>, members: &[Subscriber]) -> Vec<Partitions> {
     let mut given = vec![Partitions::new(); members.len()];
-    for (topic, count) in topics {
-        let subscribers: Vec<usize> = (0..members.len())
-            .filter(|at| members.get(*at).is_some_and(|m| m.topics.contains(topic)))
-            .collect();
-        let Some(share) = usize::try_from(*count).ok().and_then(|count| count.checked_div(subscribers.len()))
+    for Subscribed { topic, count, subscribers } in subscribed(topics, members) {
+        let Some(share) = usize::try_from(count).ok().and_then(|count| count.checked_div(subscribers.len()))
         else {
             continue;
         };
-        let rest = usize::try_from(*count).unwrap_or_default() - share * subscribers.len();
+        let rest = usize::try_from(count).unwrap_or_default() - share * subscribers.len();
         let mut next = 0i32;
         for (place, at) in subscribers.into_iter().enumerate() {
             let end = next + (share + usize::from(place < rest)) as i32;
             if let Some(given) = given.get_mut(at) {
-                given.extend((next..end).map(|partition| (*topic, partition)));
+                given.extend((next..end).map(|partition| (topic, partition)));
             }
             next = end;
         }
@@ -99,11 +128,10 @@ fn uniform(topics: &BTreeMap<u128, i32>, members: &[Subscriber]) -> Vec<Partitio
             owners.entry(*partition).or_insert(at);
         }
     }
-    let subscribed =
-        partitions_of(topics).filter(|(topic, _)| members.iter().any(|m| m.topics.contains(topic)));
+    let subscribed = subscribed(topics, members);
     if is_alike {
         // Only some members have one more than the others: those that had more before.
-        let total = subscribed.count();
+        let total: usize = subscribed.iter().map(|of| usize::try_from(of.count).unwrap_or_default()).sum();
         let (share, mut rest) =
             (total.checked_div(members.len()).unwrap_or(0), total.checked_rem(members.len()).unwrap_or(0));
         for (partition, at) in std::mem::take(&mut owners) {
@@ -120,59 +148,91 @@ fn uniform(topics: &BTreeMap<u128, i32>, members: &[Subscriber]) -> Vec<Partitio
             given.get_mut(*at).into_iter().for_each(|of| of.extend([*partition]));
         }
     }
-    // What nobody has goes to the member that has least.
-    let mut loads: BTreeSet<(usize, usize)> =
-        given.iter().enumerate().map(|(at, of)| (of.len(), at)).collect();
-    for partition in partitions_of(topics) {
-        if owners.contains_key(&partition) {
-            continue;
-        }
-        let may = |at: usize| members.get(at).is_some_and(|member| member.topics.contains(&partition.0));
-        let Some(&(load, at)) = loads.iter().find(|(_, at)| may(*at)) else { continue };
-        give(&mut given, &mut loads, partition, (load, at));
-        owners.insert(partition, at);
-    }
+    give_rest(&subscribed, &mut given, &mut owners);
     if !is_alike {
-        even_out(members, &mut given, &mut loads, &mut owners);
+        even_out(&subscribed, &mut given, &mut owners);
     }
     given
 }
 
-fn give(
-    given: &mut [Partitions],
-    loads: &mut BTreeSet<(usize, usize)>,
-    partition: PartitionId,
-    (load, at): (usize, usize),
-) {
-    if let Some(of) = given.get_mut(at) {
-        of.insert(partition);
-        loads.remove(&(load, at));
-        loads.insert((load + 1, at));
+/// The subscribers of a topic by how many partitions they have. Partitions of a topic move among its subscribers, so that no
+/// other member is looked at.
+#[derive(Default)]
+struct Loads<'a> {
+    subscribers: &'a [usize],
+    by_load: BTreeSet<(usize, usize)>,
+}
+
+impl<'a> Loads<'a> {
+    /// Turns to the subscribers of the next topic. Nothing is to be done if they are those of the last one.
+    fn turn_to(&mut self, subscribers: &'a [usize], given: &[Partitions]) {
+        if self.subscribers != subscribers {
+            let load = |at: usize| given.get(at).map_or(0, Partitions::len);
+            self.subscribers = subscribers;
+            self.by_load = subscribers.iter().map(|at| (load(*at), *at)).collect();
+        }
+    }
+
+    /// The subscriber that has least.
+    fn least(&self) -> Option<(usize, usize)> {
+        self.by_load.first().copied()
+    }
+
+    /// How many partitions the one has more that has most.
+    fn spread(&self) -> usize {
+        let (least, most) = (self.by_load.first(), self.by_load.last());
+        least.zip(most).map_or(0, |((least, _), (most, _))| most - least)
+    }
+
+    /// Changes what a subscriber has.
+    fn change(&mut self, given: &mut [Partitions], at: usize, change: impl FnOnce(&mut Partitions)) {
+        if let Some(of) = given.get_mut(at) {
+            self.by_load.remove(&(of.len(), at));
+            change(of);
+            self.by_load.insert((of.len(), at));
+        }
+    }
+}
+
+/// Gives what nobody has to the subscribers that have least.
+fn give_rest(topics: &[Subscribed], given: &mut [Partitions], owners: &mut BTreeMap<PartitionId, usize>) {
+    let mut loads = Loads::default();
+    for topic in topics {
+        for partition in topic.partitions() {
+            let Entry::Vacant(unowned) = owners.entry(partition) else { continue };
+            loads.turn_to(&topic.subscribers, given);
+            if let Some((_, at)) = loads.least() {
+                loads.change(given, at, |of| of.extend([partition]));
+                unowned.insert(at);
+            }
+        }
     }
 }
 
 /// Moves partitions from members to subscribers of their topics that have at least two fewer.
-fn even_out(
-    members: &[Subscriber],
-    given: &mut [Partitions],
-    loads: &mut BTreeSet<(usize, usize)>,
-    owners: &mut BTreeMap<PartitionId, usize>,
-) {
+fn even_out(topics: &[Subscribed], given: &mut [Partitions], owners: &mut BTreeMap<PartitionId, usize>) {
     for _ in 0..ROUNDS_MAX {
         let mut moved = false;
-        for (partition, owner) in owners.iter_mut() {
-            let Some(load) = given.get(*owner).map(Partitions::len) else { continue };
-            let may = |at: usize| members.get(at).is_some_and(|member| member.topics.contains(&partition.0));
-            let lighter = loads.iter().take_while(|(of, _)| of + 1 < load).find(|(_, at)| may(*at)).copied();
-            let Some((least, to)) = lighter else { continue };
-            if let Some(from) = given.get_mut(*owner) {
-                from.remove(partition);
-                loads.remove(&(load, *owner));
-                loads.insert((load - 1, *owner));
+        let mut loads = Loads::default();
+        for topic in topics {
+            loads.turn_to(&topic.subscribers, given);
+            for partition in topic.partitions() {
+                if loads.spread() < 2 {
+                    break;
+                }
+                let (Some(owner), Some((least, to))) = (owners.get_mut(&partition), loads.least()) else {
+                    continue;
+                };
+                if given.get(*owner).is_none_or(|of| of.len() < least + 2) {
+                    continue;
+                }
+                loads.change(given, *owner, |of| {
+                    of.remove(&partition);
+                });
+                loads.change(given, to, |of| of.extend([partition]));
+                *owner = to;
+                moved = true;
             }
-            give(given, loads, *partition, (least, to));
-            *owner = to;
-            moved = true;
         }
         if !moved {
             return;
@@ -245,5 +305,40 @@ mod tests {
         let none = uniform(&topics, &subscribers(&[&[3], &[1]], &[]));
         assert_eq!(sizes(&none), [0, 6]);
         assert_eq!(uniform(&topics, &[]), Vec::<Partitions>::new());
+    }
+
+    /// Numbers that look random.
+    fn next(seed: &mut u64) -> u64 {
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *seed >> 33
+    }
+
+    #[test]
+    fn no_subscriber_of_a_topic_has_two_fewer_than_the_owner_of_a_partition() {
+        for mut seed in 0..200u64 {
+            let topics: BTreeMap<u128, i32> =
+                (0..6).map(|topic| (topic, i32::try_from(next(&mut seed) % 9).unwrap())).collect();
+            let mut members = vec![Subscriber::default(); 5];
+            // Twice: what they have is changed by other subscriptions.
+            for _ in 0..2 {
+                for member in &mut members {
+                    member.topics = (0..7).filter(|_| next(&mut seed).is_multiple_of(2)).collect();
+                }
+                let given = uniform(&topics, &members);
+                let wanted =
+                    topics.iter().filter(|(topic, _)| members.iter().any(|m| m.topics.contains(topic)));
+                all_once(&given, wanted.map(|(_, count)| *count as usize).sum());
+                for (member, of) in members.iter().zip(&given) {
+                    for (topic, _) in of {
+                        assert!(member.topics.contains(topic));
+                        let others =
+                            members.iter().zip(&given).filter(|(other, _)| other.topics.contains(topic));
+                        let least = others.map(|(_, of)| of.len()).min().unwrap();
+                        assert!(of.len() < least + 2, "{seed}: {:?}", sizes(&given));
+                    }
+                }
+                members.iter_mut().zip(given).for_each(|(member, of)| member.has = of);
+            }
+        }
     }
 }
