@@ -14,7 +14,7 @@ use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
 use crate::codec::wire::Uuid;
-use crate::coordinator::consumer::{ConsumerGroup, ConsumerMember, Partitions};
+use crate::coordinator::consumer::{ConsumerGroup, ConsumerMember, Partitions, by_topic};
 
 messages! {
     /// Versions 0-1, flexible 0+.
@@ -130,29 +130,19 @@ fn described(cx: &RequestContext<'_>, member: &ConsumerMember) -> Member {
         client_host: member.client_host.clone(),
         subscribed_topic_names: member.names.clone(),
         subscribed_topic_regex: member.pattern.clone(),
-        assignment: by_topic(cx, &member.assigned),
-        target_assignment: by_topic(cx, &member.target),
+        assignment: assignment(cx, &member.assigned),
+        target_assignment: assignment(cx, &member.target),
         member_type: CONSUMER_MEMBER,
     }
 }
 
 /// Partitions of topics that exist and that the client may see.
-fn by_topic(cx: &RequestContext<'_>, partitions: &Partitions) -> Assignment {
-    let mut topic_partitions: Vec<TopicPartitions> = Vec::new();
-    for (topic, partition) in partitions {
-        if let Some(last) = topic_partitions.last_mut().filter(|last| last.topic_id == Uuid(*topic)) {
-            last.partitions.push(*partition);
-            continue;
-        }
-        let known = cx.namespace().topic_by_id(TopicId(*topic));
-        let seen = known.filter(|known| cx.access.may_topic(known.name(), Operation::Describe));
-        if let Some(known) = seen {
-            topic_partitions.push(TopicPartitions {
-                topic_id: Uuid(*topic),
-                topic_name: Str::from(known.name()),
-                partitions: vec![*partition],
-            });
-        }
-    }
-    Assignment { topic_partitions }
+fn assignment(cx: &RequestContext<'_>, partitions: &Partitions) -> Assignment {
+    let seen = by_topic(partitions).filter_map(|(id, partitions)| {
+        let known = cx.namespace().topic_by_id(TopicId(id))?;
+        let topic_name = Str::from(known.name());
+        let is_seen = cx.access.may_topic(&topic_name, Operation::Describe);
+        is_seen.then_some(TopicPartitions { topic_id: Uuid(id), topic_name, partitions })
+    });
+    Assignment { topic_partitions: seen.collect() }
 }

@@ -10,6 +10,7 @@ pub(crate) mod consumer;
 mod consumers;
 mod expiry;
 pub(crate) mod group;
+mod row;
 mod waiter;
 
 use std::collections::{HashMap, HashSet};

@@ -9,21 +9,17 @@
 
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use thiserror::Error;
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::assignor::Assignor;
 use super::group::ConsumerGroup;
 use super::member::{ConsumerMember, MemberState};
-use super::partitions::Partitions;
+use super::partitions::{Partitions, by_topic, of_topics};
 use crate::codec::messages::messages;
-use crate::codec::reader::{DecodeError, Reader};
 use crate::codec::text::Str;
-use crate::codec::wire::{Uuid, Version, Wire};
-
-const ROW_VERSION: u8 = 1;
-const VERSION: Version = Version { number: ROW_VERSION as i16, flexible: true };
+use crate::codec::wire::Uuid;
+use crate::coordinator::row::{RowError, decode, encode};
 
 messages! {
     /// The row of a group, in the encoding of Kafka's flexible messages, after a byte with the row's version.
@@ -57,17 +53,6 @@ messages! {
     }
 }
 
-/// The reason why a row cannot be decoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub(crate) enum RowError {
-    /// Written by another version of the broker.
-    #[error("unsupported row version {0}, expected {ROW_VERSION}")]
-    Version(u8),
-    /// Damaged.
-    #[error(transparent)]
-    Malformed(#[from] DecodeError),
-}
-
 /// The key of a group's row; the keys of its members' begin with it.
 fn key(group: &Str) -> Vec<u8> {
     let mut key = (group.len() as u32).to_be_bytes().to_vec();
@@ -84,39 +69,8 @@ pub(crate) fn split_key(key: &Bytes) -> Option<(Str, Option<Str>)> {
     Some((Str::from_utf8(key.slice(4..end))?, member))
 }
 
-fn encode(row: &impl Wire) -> Bytes {
-    let mut out = BytesMut::new();
-    out.put_u8(ROW_VERSION);
-    row.write(&mut out, VERSION);
-    out.freeze()
-}
-
-fn decode<T: Wire>(row: Bytes) -> Result<T, RowError> {
-    let mut reader = Reader::new(row);
-    let version = reader.u8()?;
-    if version != ROW_VERSION {
-        return Err(RowError::Version(version));
-    }
-    Ok(T::read(&mut reader, VERSION)?)
-}
-
-fn by_topic(partitions: &Partitions) -> Vec<TopicRow> {
-    let mut topics: Vec<TopicRow> = Vec::new();
-    for (topic, partition) in partitions {
-        match topics.last_mut() {
-            Some(last) if last.topic == Uuid(*topic) => last.partitions.push(*partition),
-            _ => topics.push(TopicRow { topic: Uuid(*topic), partitions: vec![*partition] }),
-        }
-    }
-    topics
-}
-
-fn partitions(topics: &[TopicRow]) -> Partitions {
-    let of = |topic: &TopicRow| {
-        let id = topic.topic.0;
-        topic.partitions.iter().map(move |partition| (id, *partition)).collect::<Vec<_>>()
-    };
-    topics.iter().flat_map(of).collect()
+fn topic_rows(partitions: &Partitions) -> Vec<TopicRow> {
+    by_topic(partitions).map(|(topic, partitions)| TopicRow { topic: Uuid(topic), partitions }).collect()
 }
 
 impl ConsumerGroup {
@@ -151,8 +105,8 @@ impl ConsumerGroup {
             epoch: member.epoch,
             previous_epoch: member.previous_epoch,
             is_waiting: member.state == MemberState::Waiting,
-            assigned: by_topic(&member.assigned),
-            revoking: by_topic(&member.revoking),
+            assigned: topic_rows(&member.assigned),
+            revoking: topic_rows(&member.revoking),
         }))
     }
 
@@ -167,8 +121,8 @@ impl ConsumerGroup {
     /// Restores a member. Its session starts now. What another one owns already is not its own.
     pub(crate) fn restore_member(&mut self, id: Str, row: Bytes, now: Instant) -> Result<(), RowError> {
         let row: ConsumerMemberRow = decode(row)?;
-        let free = |topics| {
-            let mut partitions = partitions(topics);
+        let free = |topics: &[TopicRow]| {
+            let mut partitions = of_topics(topics.iter().map(|of| (of.topic.0, &of.partitions[..])));
             partitions.retain(|partition| self.owners.get(partition).is_none_or(|owner| *owner == id));
             partitions
         };

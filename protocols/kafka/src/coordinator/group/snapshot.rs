@@ -8,20 +8,15 @@
 
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use thiserror::Error;
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::member::{Member, MemberProtocol};
 use super::seeded_bugs::{Bug, is_seeded};
 use super::state::{Group, State};
 use crate::codec::messages::messages;
-use crate::codec::reader::{DecodeError, Reader};
 use crate::codec::text::Str;
-use crate::codec::wire::{Version, Wire};
-
-const ROW_VERSION: u8 = 1;
-const VERSION: Version = Version { number: ROW_VERSION as i16, flexible: true };
+use crate::coordinator::row::{RowError, decode, encode};
 
 messages! {
     /// The row of a group, in the encoding of Kafka's flexible messages, after a byte with the row's version.
@@ -54,17 +49,6 @@ messages! {
     }
 }
 
-/// The reason why a row cannot be decoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub(crate) enum SnapshotError {
-    /// Written by another version of the broker.
-    #[error("unsupported row version {0}, expected {ROW_VERSION}")]
-    Version(u8),
-    /// Damaged.
-    #[error(transparent)]
-    Malformed(#[from] DecodeError),
-}
-
 impl<J, S> Group<J, S> {
     /// The row of the group. It leaves out a rebalance in progress: after a restart, the members rejoin.
     pub(crate) fn snapshot(&self) -> Bytes {
@@ -80,28 +64,19 @@ impl<J, S> Group<J, S> {
                 .collect(),
             assignment: member.assignment.clone(),
         });
-        let row = GroupRow {
+        encode(&GroupRow {
             generation: self.generation,
             protocol_type: self.protocol_type.clone(),
             protocol: self.protocol.clone(),
             leader: self.leader.clone(),
             members: members.collect(),
             emptied_ms: self.emptied_ms.unwrap_or(-1),
-        };
-        let mut out = BytesMut::new();
-        out.put_u8(ROW_VERSION);
-        row.write(&mut out, VERSION);
-        out.freeze()
+        })
     }
 
     /// The group in a row. The sessions of its members start now.
-    pub(crate) fn restore(id: Str, row: Bytes, now: Instant) -> Result<Group<J, S>, SnapshotError> {
-        let mut reader = Reader::new(row);
-        let version = reader.u8()?;
-        if version != ROW_VERSION {
-            return Err(SnapshotError::Version(version));
-        }
-        let row = GroupRow::read(&mut reader, VERSION)?;
+    pub(crate) fn restore(id: Str, row: Bytes, now: Instant) -> Result<Group<J, S>, RowError> {
+        let row: GroupRow = decode(row)?;
         let mut group = Group::new(id);
         group.generation = row.generation;
         group.protocol_type = row.protocol_type;

@@ -1,6 +1,7 @@
 //! Commits, and restarts.
 
 use super::*;
+use crate::coordinator::row::RowError;
 
 fn commit(test: &mut TestGroup, member_id: &str, generation: i32) -> Result<(), ErrorCode> {
     test.group.check_commit(&member_id.into(), None, generation, test.now)
@@ -95,5 +96,5 @@ fn damaged_rows_are_rejected() {
     let mut other = row.to_vec();
     other[0] = 9;
     let error = Group::<u32, u32>::restore("g".into(), other.into(), test.now).map(drop);
-    assert_eq!(error, Err(snapshot::SnapshotError::Version(9)));
+    assert_eq!(error, Err(RowError::Version(9)));
 }
