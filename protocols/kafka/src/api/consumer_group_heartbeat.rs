@@ -1,6 +1,5 @@
 //! ConsumerGroupHeartbeat: a member of a consumer group joins, goes on, learns its partitions, and leaves (KIP-848).
 
-use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use crate::codec::messages::messages;
 use crate::codec::text::Str;
 use crate::codec::wire::Uuid;
 use crate::coordinator::consumer::{
-    Answer, Assignor, Heartbeat as Beat, JOIN, LEAVE_FOR_NOW, Partitions, Refusal,
+    Answer, Assignor, Heartbeat as Beat, JOIN, LEAVE_FOR_NOW, Partitions, Refusal, by_topic, of_topics,
 };
 
 messages! {
@@ -76,11 +75,12 @@ impl Handler for ConsumerGroupHeartbeat {
     type Request = ConsumerGroupHeartbeatRequest;
     type Response = ConsumerGroupHeartbeatResponse;
 
-    /// A join gives all members new targets, and a pattern is matched with all topics.
-    fn is_long(_cx: &RequestContext<'_>, request: &ConsumerGroupHeartbeatRequest) -> bool {
+    /// A join gives all members new targets, and a pattern is matched with all topics: when it comes, and when they change.
+    fn is_long(cx: &RequestContext<'_>, request: &ConsumerGroupHeartbeatRequest) -> bool {
         request.member_epoch <= JOIN
             || request.subscribed_topic_names.is_some()
             || request.subscribed_topic_regex.is_some()
+            || cx.coordinator().is_heartbeat_long(&request.group_id, &request.member_id)
     }
 
     fn handle(
@@ -109,17 +109,19 @@ fn beat(
         cx.access.check_topic(name, Operation::Describe).map_err(denied)?;
     }
     let pattern = request.subscribed_topic_regex.filter(|_| request.member_epoch >= JOIN);
-    if let Some(pattern) = &pattern {
+    let compiled = pattern.as_ref().map(|pattern| {
         whole(pattern).map_err(|error| {
             let text =
                 format!("SubscribedTopicRegex `{pattern}` is not a valid regular expression: {error}.");
             Refusal::new(ErrorCode::INVALID_REGULAR_EXPRESSION, text)
-        })?;
-    }
+        })
+    });
+    let compiled = compiled.transpose()?;
     let member_id = match request.member_id.is_empty() {
         true => Str::from(uuid::Uuid::new_v4().to_string()),
         false => request.member_id.detached(),
     };
+    let owned = request.topic_partitions;
     let beat = Beat {
         member_id,
         epoch: request.member_epoch,
@@ -131,9 +133,15 @@ fn beat(
         names: request.subscribed_topic_names,
         pattern,
         assignor: request.server_assignor.and_then(|name| Assignor::named(&name)),
-        owned: request.topic_partitions.map(|topics| partitions(&topics)),
+        owned: owned.map(|topics| of_topics(topics.iter().map(|of| (of.topic_id.0, &of.partitions[..])))),
     };
-    cx.coordinator().consumer_heartbeat(&request.group_id, beat, &|pattern| matching(cx, pattern))
+    // A pattern of this heartbeat, or the one that the member gave before: it was valid then. Compiled ones are not kept: each
+    // may take [`PATTERN_BYTES_MAX`] and more.
+    let matching = |pattern: &str| match &compiled {
+        Some(compiled) => matching(cx, compiled),
+        None => whole(pattern).map(|compiled| matching(cx, &compiled)).unwrap_or_default(),
+    };
+    cx.coordinator().consumer_heartbeat(&request.group_id, beat, &matching)
 }
 
 /// Checks what is independent of the group.
@@ -186,21 +194,12 @@ fn whole(text: &str) -> Result<Regex, regex::Error> {
 }
 
 /// The topics that match a pattern and that the client may see.
-fn matching(cx: &RequestContext<'_>, pattern: &str) -> Vec<Str> {
-    let Ok(pattern) = whole(pattern) else { return Vec::new() };
+fn matching(cx: &RequestContext<'_>, pattern: &Regex) -> Vec<Str> {
     let topics = cx.namespace().topics();
     let seen = topics.iter().filter(|topic| {
         pattern.is_match(topic.name()) && cx.access.may_topic(topic.name(), Operation::Describe)
     });
     seen.map(|topic| Str::from(topic.name())).collect()
-}
-
-fn partitions(topics: &[TopicPartitions]) -> Partitions {
-    let mut partitions = BTreeSet::new();
-    for topic in topics {
-        partitions.extend(topic.partitions.iter().map(|partition| (topic.topic_id.0, *partition)));
-    }
-    partitions
 }
 
 fn response(cx: &RequestContext<'_>, answer: Answer) -> ConsumerGroupHeartbeatResponse {
@@ -209,18 +208,12 @@ fn response(cx: &RequestContext<'_>, answer: Answer) -> ConsumerGroupHeartbeatRe
         member_id: Some(answer.member_id),
         member_epoch: answer.epoch,
         heartbeat_interval_ms: i32::try_from(interval.as_millis()).unwrap_or(i32::MAX),
-        assignment: answer.assigned.map(|assigned| Assignment { topic_partitions: by_topic(&assigned) }),
+        assignment: answer.assigned.as_ref().map(assignment),
         ..ConsumerGroupHeartbeatResponse::default()
     }
 }
 
-fn by_topic(partitions: &Partitions) -> Vec<TopicPartitions> {
-    let mut topics: Vec<TopicPartitions> = Vec::new();
-    for (topic, partition) in partitions {
-        match topics.last_mut() {
-            Some(last) if last.topic_id == Uuid(*topic) => last.partitions.push(*partition),
-            _ => topics.push(TopicPartitions { topic_id: Uuid(*topic), partitions: vec![*partition] }),
-        }
-    }
-    topics
+fn assignment(assigned: &Partitions) -> Assignment {
+    let of_topic = |(id, partitions)| TopicPartitions { topic_id: Uuid(id), partitions };
+    Assignment { topic_partitions: by_topic(assigned).map(of_topic).collect() }
 }

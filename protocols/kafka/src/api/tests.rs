@@ -134,6 +134,14 @@ impl Fixture {
     }
 
     fn call<H: Handler>(&mut self, version: i16, request: H::Request) -> Reply<H::Response> {
+        self.with_context::<H, _>(version, |cx| H::handle(cx, request))
+    }
+
+    fn with_context<H: Handler, R>(
+        &mut self,
+        version: i16,
+        act: impl FnOnce(&mut RequestContext<'_>) -> R,
+    ) -> R {
         let api = find(H::KEY).unwrap();
         let header = ResponseHeader { api, version: api.version(version).unwrap(), correlation_id: 1 };
         let mut cx = RequestContext {
@@ -152,7 +160,7 @@ impl Fixture {
             mailbox: &self.mailbox,
             is_detached: false,
         };
-        let reply = H::handle(&mut cx, request);
+        let reply = act(&mut cx);
         self.throttle_time_ms = cx.throttle_time_ms();
         reply
     }

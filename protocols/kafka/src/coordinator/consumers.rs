@@ -59,6 +59,13 @@ impl Coordinator {
         Ok((answer?, completion))
     }
 
+    /// Whether a heartbeat of a member that goes on may take longer than a turn, or has to wait for one that does.
+    pub(crate) fn is_heartbeat_long(&self, group: &Str, member_id: &str) -> bool {
+        let Some(handle) = self.find_consumers(group) else { return false };
+        let version = self.namespace.version();
+        handle.try_lock().is_none_or(|cell| cell.group.is_behind(member_id, version))
+    }
+
     /// Calls `read` with a group, under its lock.
     pub(crate) fn with_consumer_group<R>(
         &self,

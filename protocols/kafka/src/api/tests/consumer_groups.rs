@@ -193,6 +193,33 @@ fn a_group_has_one_protocol_while_it_has_members() {
 }
 
 #[test]
+fn heartbeats_leave_the_turn_when_topics_have_changed() {
+    let mut fixture = fixture();
+    let goes_on = || ConsumerGroupHeartbeatRequest {
+        group_id: "g".into(),
+        member_id: "m".into(),
+        member_epoch: 1,
+        ..Default::default()
+    };
+    let is_long = |fixture: &mut Fixture, request: ConsumerGroupHeartbeatRequest| {
+        fixture
+            .with_context::<ConsumerGroupHeartbeat, _>(1, |cx| ConsumerGroupHeartbeat::is_long(cx, &request))
+    };
+    assert!(is_long(&mut fixture, join()));
+    assert!(!is_long(&mut fixture, goes_on()), "there is no group");
+    beat(&mut fixture, join());
+    assert!(!is_long(&mut fixture, goes_on()));
+    let spec = TopicSpec { partitions: 2, config: Default::default() };
+    fixture.access.node.namespace.create_topic("other", &spec).unwrap();
+    assert!(is_long(&mut fixture, goes_on()));
+    assert_eq!(beat(&mut fixture, goes_on()).error_code, ErrorCode::NONE);
+    assert!(!is_long(&mut fixture, goes_on()));
+    let coordinator = fixture.access.node.coordinator.clone();
+    let other_is_handled = coordinator.with_consumer_group(&"g".into(), |_| is_long(&mut fixture, goes_on()));
+    assert_eq!(other_is_handled, Some(true), "it waits for another one's end");
+}
+
+#[test]
 fn topics_are_described_by_id_beside_an_empty_name() {
     let mut fixture = fixture();
     let topic_id = crate::codec::wire::Uuid(fixture.access.node.namespace.topic("t").unwrap().id().0);

@@ -89,6 +89,13 @@ impl ConsumerGroup {
         })
     }
 
+    /// Whether the next heartbeat of a member finds topics again, after which all members may get new targets.
+    pub(crate) fn is_behind(&self, member_id: &str, version: u64) -> bool {
+        let is_matched_again =
+            |member: &ConsumerMember| member.pattern.is_some() && member.matched_at != Some(version);
+        self.topics_of != Some(version) || self.members.get(member_id).is_some_and(is_matched_again)
+    }
+
     /// Checks that there is room for what a member subscribes to, and for what it calls itself.
     fn check_bytes(&self, beat: &Heartbeat, limits: &GroupLimits) -> Result<(), Refusal> {
         // One that goes on has its id and, as a rule, the name of its client already.

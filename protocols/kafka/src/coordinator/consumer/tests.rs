@@ -366,6 +366,27 @@ fn partitions_that_two_rows_claim_stay_with_one_member() {
 }
 
 #[test]
+fn a_heartbeat_after_a_change_of_topics_is_known_beforehand() {
+    let mut bench = Bench::new(2);
+    let by_pattern = |beat: &mut Heartbeat| beat.pattern = Some("t".into());
+    bench.join_as("a", by_pattern).unwrap();
+    bench.join_as("b", by_pattern).unwrap();
+    bench.join("c").unwrap();
+    bench.settle();
+    let behind = |bench: &Bench| ["a", "b", "c"].map(|id| bench.group.is_behind(id, bench.topics.version()));
+    assert_eq!(behind(&bench), [false, false, false]);
+    bench.topics.set("t2", 2, 2);
+    assert_eq!(behind(&bench), [true, true, true]);
+    bench.go_on("a").unwrap();
+    // The topics are found again; the pattern of the other one is not matched yet.
+    assert_eq!(behind(&bench), [false, true, false]);
+    bench.go_on("b").unwrap();
+    assert_eq!(behind(&bench), [false, false, false]);
+    bench.send(beat("c", LEAVE)).unwrap();
+    assert_eq!(behind(&bench), [true, true, true]);
+}
+
+#[test]
 fn rows_are_kept_in_this_form() {
     let mut bench = Bench::new(1);
     bench.join("m").unwrap();
