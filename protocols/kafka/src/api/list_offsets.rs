@@ -14,7 +14,9 @@ use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
-use crate::map::partition::{check_leader_epoch, partition_index, read_error, wire_offset};
+use crate::map::partition::{
+    READ_COMMITTED, check_leader_epoch, partition_index, read_error, visible_end, wire_offset,
+};
 use crate::node::LEADER_EPOCH;
 use crate::response::encode;
 
@@ -64,9 +66,6 @@ messages! {
 
 /// The ListOffsets API.
 pub struct ListOffsets;
-
-/// The isolation level of clients that read only what is committed.
-const READ_COMMITTED: i8 = 1;
 
 /// Timestamps with a special meaning.
 mod special {
@@ -126,7 +125,7 @@ impl Handler for ListOffsets {
                             cold.push(ColdLookup {
                                 topic: topics.len(),
                                 partition: partitions.len(),
-                                end: end(partition.stream(), committed),
+                                end: visible_end(partition.stream(), committed),
                                 lookup,
                             });
                         }
@@ -207,7 +206,8 @@ fn look_up(
     check_leader_epoch(wanted.current_leader_epoch)?;
     let time = match wanted.timestamp {
         special::LATEST => {
-            (answer.offset, answer.leader_epoch) = (wire_offset(end(stream, committed)), LEADER_EPOCH);
+            (answer.offset, answer.leader_epoch) =
+                (wire_offset(visible_end(stream, committed)), LEADER_EPOCH);
             return Ok(None);
         }
         special::EARLIEST | special::EARLIEST_LOCAL => {
@@ -223,16 +223,11 @@ fn look_up(
         _ => return Err(ErrorCode::INVALID_REQUEST),
     };
     match stream.offset_for_time(time) {
-        Ok(TimeLookup::Ready(ready)) => found(answer, end(stream, committed), Ok(ready)),
+        Ok(TimeLookup::Ready(ready)) => found(answer, visible_end(stream, committed), Ok(ready)),
         Ok(TimeLookup::Cold(cold)) => return Ok(Some(cold)),
         Err(error) => return Err(read_error(&error)),
     }
     Ok(None)
-}
-
-/// The end of a partition for a client that reads what is committed, or everything.
-fn end(stream: &Stream, committed: bool) -> Offset {
-    if committed { stream.stable_offset() } else { stream.high_watermark() }
 }
 
 fn found(

@@ -27,7 +27,7 @@ use crate::budget::charged;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::frame::{Frame, FrameWriter};
 use crate::codec::header::ResponseHeader;
-use crate::map::partition::{partition_index, read_error};
+use crate::map::partition::{READ_COMMITTED, partition_index, read_error};
 use crate::metrics::record_count;
 use crate::node::Node;
 use crate::response::{encode, throttle_ms};
@@ -57,9 +57,6 @@ pub(crate) struct Fetcher {
     /// The name that the client gives itself, for its spans.
     client_id: Arc<str>,
 }
-
-/// The isolation level of clients that read only what is committed.
-const READ_COMMITTED: i8 = 1;
 
 /// A fetch that has not started.
 struct Submitted {

@@ -13,7 +13,7 @@ use crate::access::Access;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::text::Str;
 use crate::codec::wire::Uuid;
-use crate::map::partition::{check_leader_epoch, partition_index, wire_offset};
+use crate::map::partition::{check_leader_epoch, partition_index, visible_end, wire_offset};
 use crate::node::LEADER_EPOCH;
 
 /// A topic as the client names it.
@@ -250,7 +250,7 @@ impl Slot {
     /// The end of what the client may see.
     fn visible_end(&self) -> Option<Offset> {
         let stream = self.partition.as_ref()?.stream();
-        Some(if self.committed { stream.stable_offset() } else { stream.high_watermark() })
+        Some(visible_end(stream, self.committed))
     }
 
     /// Takes batches from the front while they fit into `room`, and a first one of any size if allowed. Returns the

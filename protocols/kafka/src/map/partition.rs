@@ -1,9 +1,12 @@
-//! Partition indexes, offsets, leader epochs, and the errors of reads.
+//! Partition indexes, offsets, isolation, leader epochs, and the errors of reads.
 
-use inver_storage::{Offset, ReadError};
+use inver_storage::{Offset, ReadError, Stream};
 
 use crate::codec::error_code::ErrorCode;
 use crate::node::LEADER_EPOCH;
+
+/// The isolation level of clients that read only what is committed.
+pub(crate) const READ_COMMITTED: i8 = 1;
 
 /// A partition's index in the model; `None` if it is negative.
 pub(crate) fn partition_index(index: i32) -> Option<u32> {
@@ -13,6 +16,11 @@ pub(crate) fn partition_index(index: i32) -> Option<u32> {
 /// An offset on the wire.
 pub(crate) fn wire_offset(offset: Offset) -> i64 {
     i64::try_from(offset.0).unwrap_or(i64::MAX)
+}
+
+/// The end of a partition for a client that reads what is committed, or everything.
+pub(crate) fn visible_end(stream: &Stream, committed: bool) -> Offset {
+    if committed { stream.stable_offset() } else { stream.high_watermark() }
 }
 
 /// Checks the leader epoch that a client knows (KIP-320). One that is newer than the broker's is unknown.
