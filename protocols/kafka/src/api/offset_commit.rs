@@ -71,7 +71,10 @@ const MEMBER_EPOCH_SINCE: i16 = 9;
 const BY_ID_SINCE: i16 = 10;
 
 /// An offset to commit: topic, partition, offset.
-type Commit = (Arc<Topic>, u32, CommittedOffset);
+pub(super) type Commit = (Arc<Topic>, u32, CommittedOffset);
+
+/// An offset to commit, with the name of its topic.
+pub(super) type NamedCommit<'a> = (&'a str, u32, CommittedOffset);
 
 impl Handler for OffsetCommit {
     const KEY: i16 = 8;
@@ -86,24 +89,13 @@ impl Handler for OffsetCommit {
         let mut commits: Vec<Commit> = Vec::new();
         let mut topics = Vec::with_capacity(request.topics.len());
         for topic in std::mem::take(&mut request.topics) {
-            let known = match may_commit {
-                Ok(()) => cx.topic_for(Operation::Read, BY_ID_SINCE, &topic.name, topic.topic_id),
-                Err(code) => Err(code),
-            };
-            let mut partitions = Vec::with_capacity(topic.partitions.len());
-            for partition in topic.partitions {
-                let partition_index = partition.partition_index;
-                let checked =
-                    known.as_ref().map_err(|code| *code).and_then(|topic| check(cx, topic, partition));
-                let error_code = match checked {
-                    Ok(commit) => {
-                        commits.push(commit);
-                        ErrorCode::NONE
-                    }
-                    Err(code) => code,
-                };
-                partitions.push(OffsetCommitResponsePartition { partition_index, error_code });
-            }
+            let known = may_commit
+                .and_then(|()| cx.topic_for(Operation::Read, BY_ID_SINCE, &topic.name, topic.topic_id));
+            let checked = topic.partitions.into_iter().map(|partition| OffsetCommitResponsePartition {
+                partition_index: partition.partition_index,
+                error_code: check(cx, &known, partition, &mut commits),
+            });
+            let partitions = checked.collect();
             topics.push(OffsetCommitResponseTopic { name: topic.name, topic_id: topic.topic_id, partitions });
         }
         let committed = may_commit.and_then(|()| commit(cx, &request, &commits));
@@ -130,12 +122,28 @@ impl Handler for OffsetCommit {
     }
 }
 
-/// An offset to be committed, if it can be.
+/// Adds an offset to those to be committed, if it can be. Its error, or none.
 pub(super) fn check(
+    cx: &RequestContext<'_>,
+    topic: &Result<Arc<Topic>, ErrorCode>,
+    partition: OffsetCommitRequestPartition,
+    commits: &mut Vec<Commit>,
+) -> ErrorCode {
+    let commit = topic.as_ref().map_err(|code| *code).and_then(|topic| of_partition(cx, topic, partition));
+    match commit {
+        Ok(commit) => {
+            commits.push(commit);
+            ErrorCode::NONE
+        }
+        Err(code) => code,
+    }
+}
+
+fn of_partition(
     cx: &RequestContext<'_>,
     topic: &Arc<Topic>,
     partition: OffsetCommitRequestPartition,
-) -> Result<(Arc<Topic>, u32, CommittedOffset), ErrorCode> {
+) -> Result<Commit, ErrorCode> {
     let index = partition_index(partition.partition_index)
         .filter(|index| *index < topic.partition_count())
         .ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
@@ -154,17 +162,27 @@ pub(super) fn check(
     Ok((topic.clone(), index, offset))
 }
 
+/// The offsets of a group with the names of their topics, if there is room for them.
+pub(super) fn named<'a>(
+    cx: &RequestContext<'_>,
+    group_id: &str,
+    commits: &'a [Commit],
+) -> Result<Vec<NamedCommit<'a>>, ErrorCode> {
+    let named = commits.iter().map(|(topic, index, offset)| (topic.name(), *index, offset.clone()));
+    let named: Vec<NamedCommit<'_>> = named.collect();
+    match cx.namespace().committed_offsets().room_for(group_id, &named) {
+        Ok(()) => Ok(named),
+        Err(_) => Err(ErrorCode::INVALID_COMMIT_OFFSET_SIZE),
+    }
+}
+
 fn commit(
     cx: &RequestContext<'_>,
     request: &OffsetCommitRequest,
     commits: &[Commit],
 ) -> Result<Completion, ErrorCode> {
     let (offsets, log) = (cx.namespace().committed_offsets(), cx.node.broker.log());
-    let commits: Vec<(&str, u32, CommittedOffset)> =
-        commits.iter().map(|(topic, index, offset)| (topic.name(), *index, offset.clone())).collect();
-    if offsets.room_for(&request.group_id, &commits).is_err() {
-        return Err(ErrorCode::INVALID_COMMIT_OFFSET_SIZE);
-    }
+    let commits = named(cx, &request.group_id, commits)?;
     cx.coordinator().commit(
         &request.group_id,
         &request.member_id,

@@ -1,14 +1,13 @@
 //! TxnOffsetCommit: keeps offsets of a group until a producer's transaction is committed (KIP-98, KIP-447).
 
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 
 use inver_access::Operation;
-use inver_broker::{CommittedOffset, Completion, Topic};
+use inver_broker::Completion;
 
 use super::context::RequestContext;
 use super::handler::Handler;
-use super::offset_commit::{self, OffsetCommitRequestPartition};
+use super::offset_commit::{Commit, OffsetCommitRequestPartition, check, named};
 use super::reply::Reply;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
@@ -74,9 +73,6 @@ const ADDS_GROUP_SINCE: i16 = 5;
 /// First version that names topics by id.
 const BY_ID_SINCE: i16 = 6;
 
-/// An offset to commit: topic, partition, offset.
-type Commit = (Arc<Topic>, u32, CommittedOffset);
-
 impl Handler for TxnOffsetCommit {
     const KEY: i16 = 28;
     const VERSIONS: RangeInclusive<i16> = 0..=6;
@@ -96,29 +92,13 @@ impl Handler for TxnOffsetCommit {
         let mut commits: Vec<Commit> = Vec::new();
         let mut topics = Vec::with_capacity(request.topics.len());
         for topic in std::mem::take(&mut request.topics) {
-            let known = match may_commit {
-                Ok(()) => cx.topic_for(Operation::Read, BY_ID_SINCE, &topic.name, topic.topic_id),
-                Err(code) => Err(code),
-            };
-            let mut partitions = Vec::with_capacity(topic.partitions.len());
-            for partition in topic.partitions {
-                let partition_index = partition.partition_index;
-                let partition = OffsetCommitRequestPartition {
-                    partition_index,
-                    committed_offset: partition.committed_offset,
-                    committed_leader_epoch: partition.committed_leader_epoch,
-                    committed_metadata: partition.committed_metadata,
-                };
-                let known = known.as_ref().map_err(|code| *code);
-                let error_code = match known.and_then(|topic| offset_commit::check(cx, topic, partition)) {
-                    Ok(commit) => {
-                        commits.push(commit);
-                        ErrorCode::NONE
-                    }
-                    Err(code) => code,
-                };
-                partitions.push(TxnOffsetCommitResponsePartition { partition_index, error_code });
-            }
+            let known = may_commit
+                .and_then(|()| cx.topic_for(Operation::Read, BY_ID_SINCE, &topic.name, topic.topic_id));
+            let checked = topic.partitions.into_iter().map(|partition| TxnOffsetCommitResponsePartition {
+                partition_index: partition.partition_index,
+                error_code: check(cx, &known, partition.into(), &mut commits),
+            });
+            let partitions = checked.collect();
             topics.push(TxnOffsetCommitResponseTopic {
                 name: topic.name,
                 topic_id: topic.topic_id,
@@ -139,6 +119,17 @@ impl Handler for TxnOffsetCommit {
     }
 }
 
+impl From<TxnOffsetCommitRequestPartition> for OffsetCommitRequestPartition {
+    fn from(partition: TxnOffsetCommitRequestPartition) -> Self {
+        OffsetCommitRequestPartition {
+            partition_index: partition.partition_index,
+            committed_offset: partition.committed_offset,
+            committed_leader_epoch: partition.committed_leader_epoch,
+            committed_metadata: partition.committed_metadata,
+        }
+    }
+}
+
 fn commit(
     cx: &RequestContext<'_>,
     request: &TxnOffsetCommitRequest,
@@ -148,11 +139,7 @@ fn commit(
         // A transaction is not begun for nothing.
         return Ok(Completion::Now);
     }
-    let commits: Vec<(&str, u32, CommittedOffset)> =
-        commits.iter().map(|(topic, index, offset)| (topic.name(), *index, offset.clone())).collect();
-    if cx.namespace().committed_offsets().room_for(&request.group_id, &commits).is_err() {
-        return Err(ErrorCode::INVALID_COMMIT_OFFSET_SIZE);
-    }
+    let commits = named(cx, &request.group_id, commits)?;
     let adds_group = cx.version() >= ADDS_GROUP_SINCE;
     let producer = producer(request.producer_id, request.producer_epoch);
     let commit = || {
