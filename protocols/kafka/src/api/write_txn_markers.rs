@@ -78,7 +78,11 @@ impl Handler for WriteTxnMarkers {
         cx: &mut RequestContext<'_>,
         request: WriteTxnMarkersRequest,
     ) -> Reply<WriteTxnMarkersResponse> {
-        let allowed = cx.access.check_cluster(Operation::ClusterAction);
+        // An administrator's right, or that of brokers among themselves (KIP-1037).
+        let allowed = match cx.access.may_cluster(Operation::Alter) {
+            true => Ok(()),
+            false => cx.access.check_cluster(Operation::ClusterAction),
+        };
         let mut completion = Completion::Now;
         let mut markers = Vec::with_capacity(request.markers.len());
         for marker in request.markers {

@@ -331,6 +331,25 @@ fn markers_are_refused_by_partition() {
 }
 
 #[test]
+fn markers_are_written_by_those_who_may_alter_the_cluster_or_act_as_brokers() {
+    let mut fixture = fixture();
+    let (producer_id, producer_epoch) = begin(&mut fixture);
+    let mut write = |user: &str, allowed: &[(ResourceKind, &str, Operation)]| {
+        fixture.become_user(user, allowed);
+        let topics = vec![WritableTxnMarkerTopic { name: "t".into(), partition_indexes: vec![0] }];
+        let marker =
+            WritableTxnMarker { producer_id, producer_epoch, topics, ..WritableTxnMarker::default() };
+        let request = WriteTxnMarkersRequest { markers: vec![marker] };
+        let response = fixture.answer::<WriteTxnMarkers>(1, request);
+        response.markers[0].topics[0].partitions[0].error_code
+    };
+    let cluster = |operation| [(ResourceKind::Cluster, "", operation)];
+    assert_eq!(write("ann", &cluster(Operation::Describe)), ErrorCode::CLUSTER_AUTHORIZATION_FAILED);
+    assert_eq!(write("bea", &cluster(Operation::Alter)), ErrorCode::NONE);
+    assert_eq!(write("cid", &cluster(Operation::ClusterAction)), ErrorCode::NONE);
+}
+
+#[test]
 fn transactional_ids_have_permissions() {
     let mut fixture = fixture();
     let refused = ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
