@@ -57,8 +57,30 @@ fn join_classic(fixture: &mut Fixture, version: i16) -> ErrorCode {
 }
 
 fn coordinator_after_a_restart(fixture: &Fixture) -> Arc<Coordinator> {
-    let node = &fixture.access.node;
-    Coordinator::new(fixture.node.broker.clone(), node.namespace.clone(), &KafkaConfig::default())
+    coordinator_with(fixture, KafkaConfig::default().limits.groups_max)
+}
+
+fn coordinator_with(fixture: &Fixture, groups_max: usize) -> Arc<Coordinator> {
+    let mut config = KafkaConfig::default();
+    config.limits.groups_max = groups_max;
+    Coordinator::new(fixture.node.broker.clone(), fixture.access.node.namespace.clone(), &config)
+}
+
+/// The heartbeat by which a member joins, for the coordinator.
+fn joining(topic: Str) -> Heartbeat {
+    Heartbeat {
+        member_id: "m".into(),
+        epoch: JOIN,
+        instance_id: None,
+        rack_id: None,
+        client_id: Str::default(),
+        client_host: Str::default(),
+        rebalance_timeout: None,
+        names: Some(vec![topic]),
+        pattern: None,
+        assignor: None,
+        owned: Some(Default::default()),
+    }
 }
 
 fn commit(fixture: &mut Fixture, version: i16, epoch: i32) -> ErrorCode {
@@ -259,19 +281,7 @@ fn the_time_of_the_last_leave_outlives_a_change_of_protocol() {
     let restarted = coordinator_after_a_restart(&fixture);
     assert_eq!(emptied(&restarted), left);
     // A client of the other one wants more than there is room for: it does not get in.
-    let refused = Heartbeat {
-        member_id: "m".into(),
-        epoch: JOIN,
-        instance_id: None,
-        rack_id: None,
-        client_id: Str::default(),
-        client_host: Str::default(),
-        rebalance_timeout: None,
-        names: Some(vec!["n".repeat(65 << 20).into()]),
-        pattern: None,
-        assignor: None,
-        owned: Some(Default::default()),
-    };
+    let refused = joining("n".repeat(65 << 20).into());
     let refused = restarted.consumer_heartbeat(&"g".into(), refused, &|_| Vec::new());
     assert_eq!(refused.unwrap_err().code, ErrorCode::GROUP_MAX_SIZE_REACHED);
     assert!(restarted.has_consumer_group(&"g".into()));
@@ -279,6 +289,27 @@ fn the_time_of_the_last_leave_outlives_a_change_of_protocol() {
     let restarted = coordinator_after_a_restart(&fixture);
     assert!(restarted.has_consumer_group(&"g".into()));
     assert_eq!(emptied(&restarted), left);
+}
+
+#[test]
+fn a_group_for_which_there_is_no_room_does_not_change_its_protocol() {
+    let mut fixture = fixture();
+    beat(&mut fixture, join());
+    assert_eq!(commit(&mut fixture, 9, 1), ErrorCode::NONE);
+    leave(&mut fixture);
+    assert_eq!(join_classic(&mut fixture, 9), ErrorCode::MEMBER_ID_REQUIRED);
+    let beat = |coordinator: &Coordinator| {
+        coordinator.consumer_heartbeat(&"g".into(), joining("t".into()), &|_| Vec::new())
+    };
+    let refused = beat(&coordinator_with(&fixture, 0)).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::COORDINATOR_NOT_AVAILABLE);
+    let restarted = coordinator_after_a_restart(&fixture);
+    assert!(
+        restarted.with_group(&"g".into(), |_| {}).is_some() && !restarted.has_consumer_group(&"g".into())
+    );
+    let last = coordinator_with(&fixture, 1);
+    assert!(beat(&last).is_ok(), "it takes its own place");
+    assert!(last.has_consumer_group(&"g".into()));
 }
 
 #[test]
