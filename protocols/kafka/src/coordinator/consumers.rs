@@ -127,9 +127,9 @@ impl Coordinator {
     }
 
     /// Makes way for a group of the classic protocol, and makes it, with the time when the last member left.
-    pub(super) fn make_way_for_classic(&self, group: Str) -> Result<ClientGroup, ErrorCode> {
+    pub(super) fn make_way_for_classic(&self, group: &Str) -> Result<ClientGroup, ErrorCode> {
         let mut new = Group::new(group.clone());
-        let removed = self.remove_consumers(&group, |emptied_ms| {
+        let removed = self.remove_consumers(group, |emptied_ms| {
             new.note_emptied(emptied_ms);
             new.emptied_ms().map(|_| self.rows.change(group.as_bytes(), Some(new.snapshot())))
         });

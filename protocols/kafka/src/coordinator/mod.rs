@@ -334,7 +334,7 @@ impl Coordinator {
             return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE);
         }
         let id = group.detached();
-        let new = self.make_way_for_classic(id.clone())?;
+        let new = self.make_way_for_classic(&id)?;
         let handle = Arc::new(Mutex::new(self.cell(new)));
         groups.insert(id, handle.clone());
         Ok(handle)
