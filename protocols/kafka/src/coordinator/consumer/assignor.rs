@@ -156,7 +156,7 @@ fn uniform(topics: &BTreeMap<u128, i32>, members: &[Subscriber]) -> Vec<Partitio
 }
 
 /// The subscribers of a topic by how many partitions they have. Partitions of a topic move among its subscribers, so that no
-/// other member is looked at.
+/// other member is read.
 #[derive(Default)]
 struct Loads<'a> {
     subscribers: &'a [usize],
