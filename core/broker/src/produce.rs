@@ -22,7 +22,6 @@ use crate::limits::Limits;
 use crate::message::{Headers, RawHeaders, Rights};
 use crate::namespace::Namespace;
 use crate::publisher::PublishError;
-use crate::queue::Queue;
 use crate::receivers::ReceiverSet;
 use crate::router::{self, Publish};
 use crate::spec::{HubMode, PublisherId};
@@ -99,12 +98,11 @@ impl Namespace {
             None => listeners(self, topic, partition),
             Some(_) => Arc::default(),
         };
-        let limited: Vec<Arc<Queue>> = listeners.queues.iter().filter(|q| q.has_limits()).cloned().collect();
-        add_bytes(&limited, &batch);
+        let mut copies = Copies::default();
+        copies.note_uncopied(&listeners.queues, &batch);
         let mut destinations: Vec<Stream> = vec![stream.clone()];
         destinations.extend(listeners.log.iter().cloned());
         entry.batch(&destinations, batch.clone());
-        let mut copies = Copies::of(limited);
         // Held from the routing on: who subscribes meanwhile finds the value retained.
         let _order = (named.is_some() && topic.retains()).then(|| self.retained().in_order());
         if let Some(records) = named {
@@ -139,17 +137,6 @@ fn plain(batch: &Batch) -> Batch {
         return batch.clone();
     }
     decompressed(batch.bytes()).and_then(Batch::parse).unwrap_or_else(|_| batch.clone())
-}
-
-/// Counts the values of a batch in queues with a byte limit, before it is enqueued.
-fn add_bytes(queues: &[Arc<Queue>], batch: &Batch) {
-    if queues.iter().all(|queue| queue.bounds().bytes_max.is_none()) {
-        return;
-    }
-    for record in records(batch.bytes()).into_iter().flatten().flatten() {
-        let bytes = record.value.map_or(0, |value| value.len());
-        queues.iter().for_each(|queue| queue.subscription().add_bytes(bytes));
-    }
 }
 
 fn publish() -> Publish<'static> {

@@ -4,7 +4,7 @@ use std::iter::Peekable;
 use std::sync::Arc;
 
 use inver_storage::Entry;
-use inver_storage::batch::Record;
+use inver_storage::batch::{Batch, Record, records};
 
 use super::retained::RetainedChanges;
 use super::{ProduceError, check_address, named_address, publish};
@@ -23,16 +23,24 @@ use crate::write_batch::WriteBatch;
 pub(super) struct Copies {
     batches: WriteBatch,
     retained: RetainedChanges,
-    limited: Vec<Arc<Queue>>,
+    /// Queues with limits, each once, with the bytes of the values that they get.
+    counted: Vec<(Arc<Queue>, usize)>,
 }
 
 impl Copies {
-    /// None yet. `limited`: queues with limits that get the records without a copy.
-    pub(super) fn of(limited: Vec<Arc<Queue>>) -> Copies {
-        Copies { limited, ..Copies::default() }
+    /// Notes the queues with limits that get a batch without a copy.
+    pub(super) fn note_uncopied(&mut self, queues: &[Arc<Queue>], batch: &Batch) {
+        let limited = queues.iter().filter(|queue| queue.has_limits());
+        self.counted.extend(limited.map(|queue| (queue.clone(), 0)));
+        if self.counted.iter().all(|(queue, _)| queue.bounds().bytes_max.is_none()) {
+            return;
+        }
+        let values = records(batch.bytes()).into_iter().flatten().flatten().filter_map(|record| record.value);
+        let sum: usize = values.map(|value| value.len()).sum();
+        self.counted.iter_mut().for_each(|(_, bytes)| *bytes += sum);
     }
 
-    /// Bytes that they take in the entry, without what surrounds each batch.
+    /// Bytes that they take in an entry.
     pub(super) fn bytes(&self) -> usize {
         self.batches.bytes() + self.retained.bytes()
     }
@@ -58,15 +66,10 @@ impl Copies {
         let permissions = client.filter(|permissions| !permissions.is_unrestricted());
         let by_client = Publish { permissions, ..publish() };
         let limits = namespace.limits();
-        let mut counted: Vec<(Arc<Queue>, usize)> = Vec::new();
-        let mut result = Ok(());
         while let Some(record) = records.next_if(|record| fits(self, record)) {
             let address = named_address(namespace, &record);
             if let Some(address) = address {
-                result = check_address(&limits, &record, address);
-                if result.is_err() {
-                    break;
-                }
+                check_address(&limits, &record, address)?;
             }
             let address = address.map(|address| Address::parse(Form::Slashed, address));
             if address.as_ref().is_some_and(|address| !by_client.may_write(address)) {
@@ -92,35 +95,42 @@ impl Copies {
             }
             let bytes = message.value.map_or(0, <[u8]>::len);
             for queue in route.set.queues.iter().filter(|q| q.has_limits()) {
-                match counted.iter_mut().find(|(q, _)| Arc::ptr_eq(q, queue)) {
+                match self.counted.iter_mut().find(|(q, _)| Arc::ptr_eq(q, queue)) {
                     Some((_, sum)) => *sum += bytes,
-                    None => counted.push((queue.clone(), bytes)),
+                    None => self.counted.push((queue.clone(), bytes)),
                 }
             }
         }
-        for (queue, bytes) in counted {
-            queue.subscription().add_bytes(bytes);
-            self.limited.push(queue);
-        }
-        result
+        Ok(())
     }
 
-    /// Adds them to an entry that `submit` submits together with the changes of retained values, and delivers them to
-    /// in-memory receivers if the log accepts it.
+    /// Adds them to an entry that `submit` submits together with the changes of retained values. If the log accepts it, they
+    /// are delivered to in-memory receivers; if not, no queue counts their bytes.
     pub(super) fn submit<T, E>(
         &mut self,
         mut entry: Entry,
         submit: impl FnOnce(Entry, RetainedChanges) -> Result<T, E>,
     ) -> Result<T, E> {
         self.batches.put_in(&mut entry);
-        let submitted = submit(entry, std::mem::take(&mut self.retained))?;
-        self.batches.deliver();
-        Ok(submitted)
+        // Counted before they can be taken out.
+        for (queue, bytes) in &self.counted {
+            queue.subscription().add_bytes(*bytes);
+        }
+        let submitted = submit(entry, std::mem::take(&mut self.retained));
+        match &submitted {
+            Ok(_) => self.batches.deliver(),
+            Err(_) => {
+                for (queue, bytes) in self.counted.drain(..) {
+                    queue.subscription().subtract_bytes(bytes);
+                }
+            }
+        }
+        submitted
     }
 
     /// Has the limits of queues checked. Called once the records are in them.
     pub(super) fn check_limits(self, namespace: &Namespace) {
-        for queue in self.limited {
+        for (queue, _) in self.counted {
             // The check finds when the first of them expires.
             let ttl = queue.bounds().message_ttl_ms.is_some();
             queue.check_new(namespace.clock().steady_ms().saturating_add(LENGTH_CHECK_MS), ttl);

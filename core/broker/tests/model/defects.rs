@@ -6,9 +6,10 @@ use crate::fixture::*;
 use bytes::Bytes;
 use inver_broker::{
     BindDestination, Blocking, BrokerConfig, CaptureRule, DeadLetter, Filter, HUB, HeaderWriter, HubMode,
-    Mailbox, Mode, Opened, OwnerId, Pull, QueueLimits, QueueSpec, Start, SubscriptionOptions, Target,
+    Limits, Mailbox, Mode, Opened, OwnerId, Pull, QueueLimits, QueueSpec, Start, SubscriptionOptions, Target,
     TopicSpec, Work,
 };
+use inver_storage::{BatchBuilder, CommitPolicy, Compression, LogOptions, ProducerStamp};
 
 /// A consumer that pulled all it had room for stayed on the waiting list; the next wake-up went to it while others were
 /// idle.
@@ -87,7 +88,7 @@ async fn a_spilled_batch_keeps_its_topic() {
     ns.bind(HUB, BindDestination::Queue("q"), b"a.#", &Default::default()).unwrap();
     for i in 0..12 {
         let topic = &topics[i / 2 % 2];
-        let mut builder = inver_storage::BatchBuilder::new(0);
+        let mut builder = BatchBuilder::new(0);
         builder.push(1, None, &[], Some(i.to_string().as_bytes()));
         let submitted = ns.produce(topic, &topic.partition(0).unwrap(), builder.finish()).unwrap();
         committed(&ns, Some(submitted.lsn));
@@ -171,6 +172,66 @@ async fn a_byte_limit_does_not_count_discarded_messages() {
     publish(&ns, queue("q"), "5678");
     let (mailbox, mut consumer) = attach(q.subscription());
     assert_eq!(values(&take(&mailbox, &mut consumer, 2).await), ["1234", "5678"]);
+}
+
+/// Batches of a topic's producer that were refused stayed counted, each time that they were sent.
+#[tokio::test]
+async fn a_byte_limit_does_not_count_refused_batches() {
+    const HEADER: &[u8] = b"to-address";
+    let limits = Limits { address_bytes_max: 20, ..Limits::default() };
+    let hub_default = HubMode::Open;
+    let config =
+        BrokerConfig { address_header: "to-address".into(), hub_default, limits, ..BrokerConfig::default() };
+    let options = LogOptions { commit: CommitPolicy::Os, entry_bytes_max: 64 << 10, ..LogOptions::default() };
+    let fixture = Fixture::over(config, options);
+    let ns = fixture.namespace();
+    let spec = TopicSpec { partitions: 1, config: Default::default() };
+    let topic = ns.create_topic("t", &spec).unwrap().0;
+    let partition = topic.partition(0).unwrap();
+    let long_address = "l".repeat(21);
+    let batch = |records: &[(Option<&str>, &str)], base_sequence: Option<i32>| {
+        let mut builder = BatchBuilder::new(0);
+        for (address, value) in records {
+            let header = address.map(|address| (HEADER, Some(address.as_bytes())));
+            builder.push(inver_broker::now_ms(), None, header.as_slice(), Some(value.as_bytes()));
+        }
+        let stamp = base_sequence.map(|base_sequence| ProducerStamp {
+            id: 1,
+            epoch: 0,
+            base_sequence,
+            transactional: false,
+            control: false,
+        });
+        builder.finish_as(Compression::None, stamp)
+    };
+    let long = "v".repeat(40 << 10);
+    let refused = [
+        batch(&[(Some("a/b"), "12345678"), (Some(&long_address), "")], None),
+        batch(&[(Some("a/b"), &long), (Some("a/b"), &long)], None),
+        batch(&[(Some("a/b"), "12345678"), (Some("c"), &long), (Some("c"), &long)], None),
+        batch(&[(Some("a/b"), "12345678")], Some(5)),
+        batch(&[(None, "12345678")], Some(5)),
+    ];
+    for durable in [true, false] {
+        let limits = QueueLimits { bytes_max: Some(10), ..QueueLimits::default() };
+        let q = declare(&ns, "q", QueueSpec { durable, limits, ..QueueSpec::default() });
+        for key in [&b"a.b"[..], b"t"] {
+            let bound = ns.bind(HUB, BindDestination::Queue("q"), key, &Default::default()).unwrap();
+            committed(&ns, bound);
+        }
+        // The producer's sequence begins again.
+        let first = ns.produce(&topic, &partition, batch(&[(None, "")], Some(i32::from(!durable))));
+        committed(&ns, first.unwrap().lsn);
+        for batch in &refused {
+            ns.produce(&topic, &partition, batch.clone()).unwrap_err();
+        }
+        let kept = ns.produce(&topic, &partition, batch(&[(Some("a/b"), "kept")], None)).unwrap();
+        committed(&ns, kept.lsn);
+        let (mailbox, mut consumer) = attach(q.subscription());
+        assert_eq!(values(&take(&mailbox, &mut consumer, 2).await), ["", "kept"]);
+        drop(consumer);
+        ns.delete_queue("q", false, false).unwrap();
+    }
 }
 
 /// One entry for all messages that expired at once could exceed the log's limit, and a check had no bound.
