@@ -228,7 +228,9 @@ impl State {
             _ => None,
         };
         let is_same_end = ended_as == Some(is_commit) && self.ending.is_none();
-        if bumps && is_same_end && self.previous == Some(producer) && !self.is_removed {
+        // As at the beginning: the epoch of the marker that fenced the last one is not given out.
+        let has_left = self.producer.epoch <= EPOCH_LAST;
+        if bumps && is_same_end && self.previous == Some(producer) && !self.is_removed && has_left {
             return Ok(true);
         }
         self.check(producer)?;
@@ -299,6 +301,12 @@ mod tests {
         assert_eq!(end(TransactionState::Committed, FIRST, false, true), Err(Fenced));
         assert_eq!(end(TransactionState::Committed, NEXT, true, true), Err(InvalidState));
         assert_eq!(end(TransactionState::Empty, NEXT, false, true), Ok(false));
+        // Aborted after its timeout in the last epoch.
+        let fenced = State {
+            producer: Producer { id: 1, epoch: i16::MAX },
+            ..state(TransactionState::Aborted, Some(FIRST))
+        };
+        assert_eq!(fenced.check_end(FIRST, false, true), Err(Fenced));
         let ending = State { ending: Some(true), ..state(TransactionState::Open, None) };
         assert_eq!(ending.check_end(NEXT, true, true), Err(TransactionError::Ending));
     }
