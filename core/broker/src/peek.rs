@@ -92,7 +92,8 @@ pub(crate) fn stream(
     Ok(Peeked { messages, next: None })
 }
 
-/// The timestamp of the first message at or above an offset, milliseconds since 1970; none if there is none.
+/// The timestamp of the first message at or above an offset, milliseconds since 1970; none if there is none, and none too
+/// if there is none in the next [`INVISIBLE_READS_MAX`] reads.
 pub(crate) fn timestamp_at(stream: &Stream, from: Offset) -> Result<Option<i64>, ReadError> {
     let from = from.max(stream.start());
     let mut at = from;

@@ -189,8 +189,8 @@ impl Partition {
         peek::offset_at(&self.stream, timestamp_ms)
     }
 
-    /// The timestamp of the first message at or above an offset, milliseconds since 1970; none if there is none. Can read
-    /// from disk: call where blocking is allowed.
+    /// The timestamp of the first message at or above an offset, milliseconds since 1970; none if there is none, or only
+    /// behind megabytes of aborted transactions. Can read from disk: call where blocking is allowed.
     ///
     /// # Errors
     /// The log cannot be read.
