@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use inver_storage::batch::{Batch, BatchBuilder};
+use inver_storage::batch::{Batch, BatchBuilder, HEADER_BYTES};
 use inver_storage::{Compression, Entry, Log, SubmitError};
 
 use crate::completion::Completion;
@@ -24,6 +24,12 @@ const OPEN_BATCHES_MAX: usize = 64;
 
 /// Spare builders kept for the next write batch, of some kilobytes each.
 const SPARE_BUILDERS_MAX: usize = 2;
+
+/// Bytes of an entry around a batch: its description, without the destinations.
+const DESCRIPTION_BYTES: usize = 17;
+
+/// Bytes of a destination in the description of a batch.
+const DESTINATION_BYTES: usize = 16;
 
 /// A write batch.
 #[derive(Default)]
@@ -75,6 +81,7 @@ impl WriteBatch {
             self.seal(0);
         }
         let builder = self.spare.pop().unwrap_or_else(|| BatchBuilder::new(4096));
+        self.bytes += HEADER_BYTES + DESCRIPTION_BYTES + DESTINATION_BYTES * set.log.len();
         self.open.push((set.clone(), builder));
         self.open.len() - 1
     }
@@ -97,7 +104,7 @@ impl WriteBatch {
         open as u64 + sealed
     }
 
-    /// Bytes in it.
+    /// Bytes that it takes in an entry.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -17,7 +17,8 @@ use crate::spec::HubMode;
 use crate::topic::Topic;
 use crate::transactions::Ending;
 
-/// Bytes of copies in one entry; one larger record is an entry's share alone.
+/// Bytes of copies in one entry, and of records that wait to be copied; one larger record is an entry's share alone, and a
+/// batch of more is decompressed alone.
 const COPIED_BYTES_MAX: usize = 8 << 20;
 
 /// The share of the largest entry that copies take at most: the entry that ends the transaction has its markers too.
@@ -45,15 +46,22 @@ pub(super) fn relayed_partitions(namespace: &Namespace, ending: &Ending) -> Vec<
     relayed.collect()
 }
 
-/// The records of a transaction that are to be passed on.
+/// The records of a transaction that are to be passed on: of partitions, which are read into stored batches, which are
+/// decompressed into records.
 pub(super) struct Relay {
     producer_id: i64,
     parts: VecDeque<Part>,
-    /// Read, and not copied.
-    batches: VecDeque<(Arc<Topic>, StoredBatch)>,
-    /// What is not copied of the batch before those.
-    left: Option<(Arc<Topic>, Peekable<Flatten<Records>>)>,
+    stored: VecDeque<(Arc<Topic>, StoredBatch)>,
+    filled: VecDeque<Filled>,
     retains: bool,
+}
+
+/// Records of one batch that are to be copied.
+struct Filled {
+    topic: Arc<Topic>,
+    /// Of all the batch's records.
+    bytes: usize,
+    records: Peekable<Flatten<Records>>,
 }
 
 impl Relay {
@@ -76,75 +84,88 @@ impl Relay {
             Some(Part { topic, stream, next, end: open.end })
         };
         let parts = partitions.into_iter().filter_map(part).collect();
-        Relay { producer_id, parts, batches: VecDeque::new(), left: None, retains }
+        Relay { producer_id, parts, stored: VecDeque::new(), filled: VecDeque::new(), retains }
     }
 
     /// Whether all of it was copied.
     pub(super) fn is_done(&self) -> bool {
-        self.left.is_none() && self.batches.is_empty() && self.parts.is_empty()
+        self.filled.is_empty() && self.stored.is_empty() && self.parts.is_empty()
     }
 
-    /// Held from before records are copied until they are submitted: who subscribes meanwhile finds the value retained.
-    pub(super) fn in_order<'n>(&self, namespace: &'n Namespace) -> Option<MutexGuard<'n, ()>> {
-        self.retains.then(|| namespace.retained().in_order())
+    /// Whether copies leave room for the end of the transaction in the same entry.
+    pub(super) fn fits_with_end(namespace: &Namespace, copies: &Copies) -> bool {
+        copies.bytes() <= namespace.log().entry_bytes_max() / ENTRY_SHARE
     }
 
-    /// Copies records to the end, or up to what fits into one entry.
-    pub(super) fn copy(&mut self, namespace: &Namespace, client: Option<&Permissions>) -> Copies {
-        let bytes_max = namespace.log().entry_bytes_max() / ENTRY_SHARE;
-        let wanted = COPIED_BYTES_MAX.min(bytes_max);
+    /// Copies what comes next, as many records as fit into one entry; none at the end. The order of retained values, where
+    /// records can change them, is held from before the copies until the caller has submitted them: who subscribes
+    /// meanwhile finds the value retained. Nothing is read or decompressed while it is held, so that it ends with the
+    /// records that were there before.
+    pub(super) fn next_copies<'n>(
+        &mut self,
+        namespace: &'n Namespace,
+        client: Option<&Permissions>,
+    ) -> (Copies, Option<MutexGuard<'n, ()>>) {
         let mut copies = Copies::default();
-        while let Some((topic, mut records)) = self.next_records(namespace) {
-            let fits = |copies: &Copies, record: &Record| {
-                copies.is_empty() || copies.bytes() + peek::size(record) * FORMATS <= wanted
-            };
-            while let Err(error) = copies.add_while(namespace, client, &topic, &mut records, fits) {
+        loop {
+            self.fill(namespace);
+            let order = self.retains.then(|| namespace.retained().in_order());
+            self.copy(namespace, client, &mut copies);
+            let is_full = !self.filled.is_empty() || (order.is_some() && !copies.is_empty());
+            if is_full || self.is_done() {
+                return (copies, order);
+            }
+        }
+    }
+
+    /// Has [`COPIED_BYTES_MAX`] bytes of records to copy, or a batch more, or all that are left.
+    fn fill(&mut self, namespace: &Namespace) {
+        let mut bytes: usize = self.filled.iter().map(|filled| filled.bytes).sum();
+        while bytes < COPIED_BYTES_MAX {
+            if self.stored.is_empty() && !self.read(namespace) {
+                return;
+            }
+            let Some((topic, batch)) = self.stored.pop_front() else { continue };
+            let Ok(records) = records(&batch.bytes) else { continue };
+            let of_batch = records.rest().len();
+            bytes += of_batch;
+            let records = records.flatten().peekable();
+            self.filled.push_back(Filled { topic, bytes: of_batch, records });
+        }
+    }
+
+    /// Reads from the next partition. False if there is none.
+    fn read(&mut self, namespace: &Namespace) -> bool {
+        let Some(part) = self.parts.front_mut() else { return false };
+        match part.read(self.producer_id) {
+            Ok(Some(batches)) => {
+                self.stored.extend(batches.into_iter().map(|batch| (part.topic.clone(), batch)));
+            }
+            Ok(None) => drop(self.parts.pop_front()),
+            Err(error) => {
+                let (namespace, topic) = (namespace.name(), part.topic.name());
+                tracing::error!(namespace, topic, %error, "failed to read a transaction for the hub");
+                self.parts.pop_front();
+            }
+        }
+        true
+    }
+
+    /// Copies the filled records, or as many of them as fit into one entry.
+    fn copy(&mut self, namespace: &Namespace, client: Option<&Permissions>, copies: &mut Copies) {
+        let wanted = COPIED_BYTES_MAX.min(namespace.log().entry_bytes_max() / ENTRY_SHARE);
+        let fits = |copies: &Copies, record: &Record| {
+            copies.is_empty() || copies.bytes() + peek::size(record) * FORMATS <= wanted
+        };
+        while let Some(Filled { topic, records, .. }) = self.filled.front_mut() {
+            while let Err(error) = copies.add_while(namespace, client, topic, records, fits) {
                 let (namespace, topic) = (namespace.name(), topic.name());
                 tracing::error!(namespace, topic, %error, "failed to pass a record of a transaction on to the hub");
             }
             if records.peek().is_some() {
-                self.left = Some((topic, records));
-                break;
+                return;
             }
-        }
-        // A record alone: it would be refused, and what is in the same entry with it.
-        if copies.bytes() > bytes_max.max(wanted.saturating_mul(2)) {
-            let (namespace, bytes) = (namespace.name(), copies.bytes());
-            tracing::error!(
-                namespace,
-                bytes,
-                bytes_max,
-                "a record of a transaction is too large to be passed on to the hub"
-            );
-            return Copies::default();
-        }
-        copies
-    }
-
-    /// The records that come next, of one batch; none at the end.
-    fn next_records(&mut self, namespace: &Namespace) -> Option<(Arc<Topic>, Peekable<Flatten<Records>>)> {
-        if let Some(left) = self.left.take() {
-            return Some(left);
-        }
-        loop {
-            if let Some((topic, batch)) = self.batches.pop_front() {
-                match records(&batch.bytes) {
-                    Ok(records) => return Some((topic, records.flatten().peekable())),
-                    Err(_) => continue,
-                }
-            }
-            let part = self.parts.front_mut()?;
-            match part.read(self.producer_id) {
-                Ok(Some(batches)) => {
-                    self.batches.extend(batches.into_iter().map(|batch| (part.topic.clone(), batch)));
-                }
-                Ok(None) => drop(self.parts.pop_front()),
-                Err(error) => {
-                    let (namespace, topic) = (namespace.name(), part.topic.name());
-                    tracing::error!(namespace, topic, %error, "failed to read a transaction for the hub");
-                    self.parts.pop_front();
-                }
-            }
+            self.filled.pop_front();
         }
     }
 }

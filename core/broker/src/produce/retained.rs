@@ -9,6 +9,9 @@ use crate::address::{Address, Form};
 use crate::message::{HeaderWriter, Message, RawHeaders, name};
 use crate::namespace::Namespace;
 
+/// Bytes of an entry around an address and its value, and more.
+const ROW_BYTES: usize = 16;
+
 /// The retained values that one finished batch changes.
 #[derive(Default)]
 pub(crate) struct RetainedChanges {
@@ -21,13 +24,13 @@ impl RetainedChanges {
         self.changes.is_empty()
     }
 
-    /// Bytes of the addresses and values.
+    /// Bytes that they take in an entry.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     fn push(&mut self, address: Vec<u8>, value: Option<Bytes>) {
-        self.bytes += address.len() + value.as_ref().map_or(0, Bytes::len);
+        self.bytes += ROW_BYTES + address.len() + value.as_ref().map_or(0, Bytes::len);
         self.changes.push((address, value));
     }
 

@@ -1,12 +1,13 @@
 //! Producing in a transaction: a batch is appended to its partition at once, and reaches the subscribers in the hub when
 //! the transaction is committed, in the entry that commits it.
 //!
-//! Of a transaction with many records for the hub, those that do not fit into it follow in entries of their own behind that
-//! one.
+//! Of a transaction with many or large records for the hub, those that do not fit into it follow in entries of their own
+//! behind that one.
 
 use inver_storage::batch::marker;
 use inver_storage::{Batch, Entry, Stream, SubmitError, Submitted};
 
+use super::copies::Copies;
 use super::relay::{Relay, is_relayed, relayed_partitions};
 use super::{ProduceError, addressed_records, check_address, named_address};
 use crate::access::Permissions;
@@ -80,28 +81,32 @@ impl Namespace {
             return Err(TransactionError::Ending);
         }
         let mut relay = Relay::new(self, ending.producer_id(), partitions);
-        let order = relay.in_order(self);
-        let mut copies = relay.copy(self, client);
-        let mut ended = copies.submit(Entry::new(), |entry, retained| {
+        let (mut copies, mut order) = relay.next_copies(self, client);
+        let mut with_end = Copies::default();
+        if Relay::fits_with_end(self, &copies) {
+            std::mem::swap(&mut with_end, &mut copies);
+        }
+        let mut ended = with_end.submit(Entry::new(), |entry, retained| {
             ending.finish(entry, offsets, exists, |entry| retained.submit(self, entry))
         })?;
-        copies.check_limits(self);
-        drop(order);
-        while !relay.is_done() {
-            let _order = relay.in_order(self);
-            let mut copies = relay.copy(self, client);
-            if copies.is_empty() {
-                continue;
-            }
-            match copies.submit(Entry::new(), |entry, retained| retained.submit(self, entry)) {
-                Ok(submitted) => ended.completion = ended.completion.and(Completion::At(submitted.lsn)),
-                Err(error) => {
-                    tracing::warn!(%error, "failed to pass records of a transaction on to the hub");
+        with_end.check_limits(self);
+        loop {
+            if !copies.is_empty() {
+                match copies.submit(Entry::new(), |entry, retained| retained.submit(self, entry)) {
+                    Ok(submitted) => ended.completion = ended.completion.and(Completion::At(submitted.lsn)),
+                    Err(error) => {
+                        let namespace = self.name();
+                        tracing::error!(namespace, %error, "failed to pass records of a transaction on to the hub");
+                    }
                 }
+                copies.check_limits(self);
             }
-            copies.check_limits(self);
+            if relay.is_done() {
+                return Ok(ended);
+            }
+            drop(order);
+            (copies, order) = relay.next_copies(self, client);
         }
-        Ok(ended)
     }
 
     /// Ends the transactions of a producer in partitions, whatever its transactional id says: for transactions that hang. That

@@ -28,6 +28,7 @@ mod priorities;
 mod queues;
 mod redelivery;
 mod refused;
+mod relayed;
 mod removal;
 mod retention;
 mod routing_model;

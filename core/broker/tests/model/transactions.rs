@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inver_broker::{
-    BindDestination, Broker, BrokerConfig, CommittedOffset, Completion, HUB, HubMode, LimitReached, Limits,
-    Mode, Namespace, NamespaceSpec, ProduceError, Producer, QueueSpec, Start, Topic, TopicConfig, TopicSpec,
-    TransactionEnd, TransactionError, TransactionState,
+    Broker, BrokerConfig, CommittedOffset, Completion, LimitReached, Limits, Mode, Namespace, NamespaceSpec,
+    ProduceError, Producer, Start, Subscription, Topic, TopicConfig, TopicSpec, TransactionEnd,
+    TransactionError, TransactionState,
 };
 use inver_storage::medium::fake::{FakeMedium, Fault};
 use inver_storage::{
@@ -16,37 +16,51 @@ use inver_storage::{
 
 use crate::fixture::*;
 
-const ID: &str = "id";
+pub(crate) const ID: &str = "id";
 
-fn topic(namespace: &Namespace, name: &str, partitions: u32) -> Arc<Topic> {
+pub(crate) fn topic(namespace: &Namespace, name: &str, partitions: u32) -> Arc<Topic> {
     namespace.create_topic(name, &TopicSpec { partitions, config: TopicConfig::new() }).unwrap().0
 }
 
 /// Gives the id to a producer whose ids count from 7.
-fn begin(namespace: &Namespace, expected: Option<Producer>) -> Result<Producer, TransactionError> {
+pub(crate) fn begin(namespace: &Namespace, expected: Option<Producer>) -> Result<Producer, TransactionError> {
     let new = || Ok((7, Completion::Now));
     let (producer, completion) = namespace.transactions().begin(ID, 60_000, expected, new)?;
     committed(namespace, completion);
     Ok(producer)
 }
 
-fn part(producer: Producer, base_sequence: i32, value: &str) -> Batch {
-    let mut builder = BatchBuilder::new(64);
-    builder.push(5, Some(b"k"), &[], Some(value.as_bytes()));
+pub(crate) fn stamp(producer: Producer, base_sequence: i32) -> Option<ProducerStamp> {
     let Producer { id, epoch } = producer;
-    let stamp = ProducerStamp { id, epoch, base_sequence, transactional: true, control: false };
-    builder.finish_as(Compression::None, Some(stamp))
+    Some(ProducerStamp { id, epoch, base_sequence, transactional: true, control: false })
 }
 
-fn produce(
+pub(crate) fn part(producer: Producer, base_sequence: i32, value: &str) -> Batch {
+    parts(producer, base_sequence, &[value])
+}
+
+fn parts(producer: Producer, base_sequence: i32, values: &[&str]) -> Batch {
+    let mut builder = BatchBuilder::new(64);
+    values.iter().for_each(|value| builder.push(5, Some(b"k"), &[], Some(value.as_bytes())));
+    builder.finish_as(Compression::None, stamp(producer, base_sequence))
+}
+
+pub(crate) fn produce(
     namespace: &Namespace,
-    (topic, partition): (&Topic, u32),
+    to: (&Topic, u32),
     producer: Producer,
     sequence: i32,
     value: &str,
 ) -> Result<(), ProduceError> {
+    produce_batch(namespace, to, part(producer, sequence, value))
+}
+
+pub(crate) fn produce_batch(
+    namespace: &Namespace,
+    (topic, partition): (&Topic, u32),
+    batch: Batch,
+) -> Result<(), ProduceError> {
     let partition = topic.partition(partition).unwrap();
-    let batch = part(producer, sequence, value);
     let submitted = namespace.produce_in_transaction(ID, topic, &partition, batch, true)?;
     committed(namespace, submitted.lsn);
     Ok(())
@@ -63,7 +77,7 @@ fn offset(offset: i64) -> CommittedOffset {
     CommittedOffset { offset, leader_epoch: -1, metadata: None, committed_ms: 0 }
 }
 
-fn end(
+pub(crate) fn end(
     namespace: &Namespace,
     producer: Producer,
     is_commit: bool,
@@ -84,14 +98,23 @@ fn stable(topic: &Topic, partition: u32) -> u64 {
     topic.partition(partition).unwrap().stream().stable_offset().0
 }
 
+/// A topic of one partition, and a producer that has the id.
+fn produced(namespace: &Namespace) -> (Arc<Topic>, Producer) {
+    (topic(namespace, "t", 1), begin(namespace, None).unwrap())
+}
+
+/// A subscription to all that is in a topic.
+fn subscribed(namespace: &Namespace, topic: &Arc<Topic>) -> Arc<Subscription> {
+    namespace.subscribe(topic, "s", Mode::Shared, true, Start::Earliest).unwrap()
+}
+
 #[tokio::test]
 async fn readers_get_committed_records_in_order() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
-    let t = topic(&ns, "t", 1);
-    let subscription = ns.subscribe(&t, "s", Mode::Shared, true, Start::Earliest).unwrap();
+    let (t, producer) = produced(&ns);
+    let subscription = subscribed(&ns, &t);
     let (mailbox, mut consumer) = attach(&subscription);
-    let producer = begin(&ns, None).unwrap();
     plain(&ns, &t, "before");
     produce(&ns, (&t, 0), producer, 0, "one").unwrap();
     plain(&ns, &t, "behind");
@@ -106,115 +129,6 @@ async fn readers_get_committed_records_in_order() {
     end(&ns, producer, false, false).unwrap();
     let got = take(&mailbox, &mut consumer, 1).await;
     assert_eq!(values(&got), ["last"]);
-    assert!(pull_now(&mut consumer).is_empty());
-}
-
-#[tokio::test]
-async fn subscribers_in_the_hub_get_records_once_they_are_committed() {
-    let config = BrokerConfig {
-        hub_default: HubMode::Open,
-        address_header: "to-address".into(),
-        ..BrokerConfig::default()
-    };
-    let fixture = Fixture::with(config);
-    let ns = fixture.namespace();
-    let t = topic(&ns, "a.b", 2);
-    let queue = declare(&ns, "q", QueueSpec { durable: true, ..QueueSpec::default() });
-    let bound = ns.bind(HUB, BindDestination::Queue("q"), b"a.#", &Default::default()).unwrap();
-    committed(&ns, bound);
-    let (mailbox, mut consumer) = attach(queue.subscription());
-    let producer = begin(&ns, None).unwrap();
-    for (sequence, is_commit) in [(0, false), (1, true)] {
-        for partition in 0..2 {
-            produce(&ns, (&t, partition), producer, sequence, &format!("{is_commit} {partition}")).unwrap();
-        }
-        assert!(pull_now(&mut consumer).is_empty());
-        assert!(ns.relays_transaction(ID));
-        end(&ns, producer, is_commit, false).unwrap();
-    }
-    let mut got = values(&take(&mailbox, &mut consumer, 2).await);
-    got.sort();
-    assert_eq!(got, ["true 0", "true 1"]);
-    assert!(pull_now(&mut consumer).is_empty());
-}
-
-/// A namespace whose records all go to a queue, which is returned with its consumer.
-fn relaying(fixture: &Fixture) -> (Namespace, Arc<inver_broker::Queue>) {
-    let ns = fixture.namespace();
-    let queue = declare(&ns, "q", QueueSpec { durable: true, ..QueueSpec::default() });
-    let bound = ns.bind(HUB, BindDestination::Queue("q"), b"#", &Default::default()).unwrap();
-    committed(&ns, bound);
-    (ns, queue)
-}
-
-fn open_hub() -> BrokerConfig {
-    BrokerConfig { hub_default: HubMode::Open, ..BrokerConfig::default() }
-}
-
-#[tokio::test]
-async fn ends_that_follow_each_other_pass_on_only_their_own_records() {
-    let fixture = Fixture::with(open_hub());
-    let (ns, queue) = relaying(&fixture);
-    let t = topic(&ns, "t", 1);
-    let (mailbox, mut consumer) = attach(queue.subscription());
-    let producer = begin(&ns, None).unwrap();
-    let partition = t.partition(0).unwrap();
-    let mut completion = Completion::Now;
-    // Nothing waits for the log in between.
-    for (sequence, is_commit) in (0..).zip([false, true, true, false, true]) {
-        let batch = part(producer, sequence, &format!("{is_commit} {sequence}"));
-        ns.produce_in_transaction(ID, &t, &partition, batch, true).unwrap();
-        let how = TransactionEnd { is_commit, bumps: false, may_block: true };
-        let ended = ns.end_transaction(None, ID, producer, how, || Ok((8, Completion::Now))).unwrap();
-        completion = completion.and(ended.completion);
-    }
-    committed(&ns, completion);
-    assert_eq!(values(&take(&mailbox, &mut consumer, 3).await), ["true 1", "true 2", "true 4"]);
-    assert!(pull_now(&mut consumer).is_empty());
-}
-
-#[tokio::test]
-async fn compressed_records_beyond_an_entry_are_passed_on_in_several() {
-    let options = LogOptions { commit: CommitPolicy::Os, entry_bytes_max: 4 << 20, ..LogOptions::default() };
-    let fixture = Fixture::over(open_hub(), options);
-    let (ns, queue) = relaying(&fixture);
-    let t = topic(&ns, "t", 2);
-    let (mailbox, mut consumer) = attach(queue.subscription());
-    let producer = begin(&ns, None).unwrap();
-    let (batches, records, bytes) = (3, 64, 64 << 10);
-    for index in 0..2 {
-        let partition = t.partition(index).unwrap();
-        for batch in 0..batches {
-            let mut builder = BatchBuilder::new(64);
-            for record in 0..records {
-                let value = format!("{index} {batch} {record} {}", "v".repeat(bytes));
-                builder.push(5, None, &[], Some(value.as_bytes()));
-            }
-            let Producer { id, epoch } = producer;
-            let base_sequence = batch * records;
-            let stamp = ProducerStamp { id, epoch, base_sequence, transactional: true, control: false };
-            let batch = builder.finish_as(Compression::Zstd, Some(stamp));
-            assert!(batch.bytes().len() < 64 << 10, "many fit into an entry");
-            committed(&ns, ns.produce_in_transaction(ID, &t, &partition, batch, true).unwrap().lsn);
-        }
-    }
-    let refused = TransactionEnd { is_commit: true, bumps: false, may_block: false };
-    let refused = ns.end_transaction(None, ID, producer, refused, || Ok((8, Completion::Now)));
-    assert_eq!(refused.unwrap_err(), TransactionError::Ending, "it would block");
-    end(&ns, producer, true, false).unwrap();
-    committed(&ns, ns.log().submitted());
-    let mut got = Vec::new();
-    for _ in 0..2 * batches {
-        for value in values(&take(&mailbox, &mut consumer, records as usize).await) {
-            got.push(value.rsplit_once(' ').unwrap().0.to_owned());
-        }
-    }
-    let of_batch = |index, batch| (0..records).map(move |record| format!("{index} {batch} {record}"));
-    let of_partition = |index| (0..batches).flat_map(move |batch| of_batch(index, batch));
-    let mut all: Vec<String> = (0..2).flat_map(of_partition).collect();
-    got.sort();
-    all.sort();
-    assert_eq!(got, all);
     assert!(pull_now(&mut consumer).is_empty());
 }
 
@@ -248,8 +162,7 @@ fn offsets_are_committed_with_the_records() {
 fn a_new_producer_fences_the_one_before_and_aborts_its_transaction() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
-    let t = topic(&ns, "t", 1);
-    let old = begin(&ns, None).unwrap();
+    let (t, old) = produced(&ns);
     produce(&ns, (&t, 0), old, 0, "old").unwrap();
     let new = begin(&ns, None).unwrap();
     assert_eq!((new.id, new.epoch), (old.id, 1));
@@ -272,10 +185,8 @@ fn trim(namespace: &Namespace, topic: &Topic, to: u64) {
 async fn a_trim_shows_no_records_that_a_consumer_has_read_ahead() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
-    let t = topic(&ns, "t", 1);
-    let subscription = ns.subscribe(&t, "s", Mode::Shared, true, Start::Earliest).unwrap();
-    let (mailbox, mut consumer) = attach(&subscription);
-    let producer = begin(&ns, None).unwrap();
+    let (t, producer) = produced(&ns);
+    let (mailbox, mut consumer) = attach(&subscribed(&ns, &t));
     plain(&ns, &t, "first");
     produce(&ns, (&t, 0), producer, 0, "aborted").unwrap();
     end(&ns, producer, false, false).unwrap();
@@ -297,32 +208,28 @@ async fn a_trim_shows_no_records_that_a_consumer_has_read_ahead() {
 async fn a_trim_into_an_open_transaction_does_not_show_its_batch() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
-    let t = topic(&ns, "t", 1);
-    let subscription = ns.subscribe(&t, "s", Mode::Shared, true, Start::Earliest).unwrap();
-    let (mailbox, mut consumer) = attach(&subscription);
-    let producer = begin(&ns, None).unwrap();
-    let mut builder = BatchBuilder::new(64);
-    ["one", "two"].iter().for_each(|value| builder.push(5, None, &[], Some(value.as_bytes())));
-    let Producer { id, epoch } = producer;
-    let stamp = ProducerStamp { id, epoch, base_sequence: 0, transactional: true, control: false };
-    let batch = builder.finish_as(Compression::None, Some(stamp));
+    let (t, producer) = produced(&ns);
+    let (mailbox, mut consumer) = attach(&subscribed(&ns, &t));
     plain(&ns, &t, "first");
-    let partition = t.partition(0).unwrap();
-    committed(&ns, ns.produce_in_transaction(ID, &t, &partition, batch, true).unwrap().lsn);
+    produce_batch(&ns, (&t, 0), parts(producer, 0, &["one", "two"])).unwrap();
     assert_eq!(values(&take(&mailbox, &mut consumer, 1).await), ["first"]);
     trim(&ns, &t, 2);
     assert!(pull_now(&mut consumer).is_empty());
     end(&ns, producer, true, false).unwrap();
-    let got = values(&take(&mailbox, &mut consumer, 1).await);
-    assert!(got == ["one"] || got == ["two"], "{got:?}");
+    let mut got = values(&take(&mailbox, &mut consumer, 1).await);
+    // What a consumer has read ahead before the trim it may still get.
+    if got == ["one"] {
+        got = values(&take(&mailbox, &mut consumer, 1).await);
+    }
+    assert_eq!(got, ["two"]);
+    assert!(pull_now(&mut consumer).is_empty());
 }
 
 #[test]
 fn the_time_of_a_message_is_found_behind_aborted_ones() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
-    let t = topic(&ns, "t", 1);
-    let producer = begin(&ns, None).unwrap();
+    let (t, producer) = produced(&ns);
     let value = "v".repeat(64 << 10);
     for sequence in 0..8 {
         produce(&ns, (&t, 0), producer, sequence, &value).unwrap();
@@ -338,8 +245,7 @@ fn the_time_of_a_message_is_found_behind_aborted_ones() {
 fn an_end_that_is_repeated_is_answered_again() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
-    let t = topic(&ns, "t", 1);
-    let first = begin(&ns, None).unwrap();
+    let (t, first) = produced(&ns);
     assert_eq!(end(&ns, first, true, true).unwrap_err(), TransactionError::InvalidState);
     produce(&ns, (&t, 0), first, 0, "v").unwrap();
     let second = end(&ns, first, true, true).unwrap();
@@ -352,8 +258,7 @@ fn an_end_that_is_repeated_is_answered_again() {
 fn a_producer_whose_epochs_are_used_up_gets_another_id() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
-    let t = topic(&ns, "t", 1);
-    let mut producer = begin(&ns, None).unwrap();
+    let (t, mut producer) = produced(&ns);
     while producer.epoch < i16::MAX - 1 {
         producer = begin(&ns, Some(producer)).unwrap();
     }
@@ -366,8 +271,7 @@ fn a_producer_whose_epochs_are_used_up_gets_another_id() {
 fn a_transaction_is_aborted_after_its_timeout() {
     let (fixture, clock) = Fixture::manual();
     let ns = fixture.namespace();
-    let t = topic(&ns, "t", 1);
-    let producer = begin(&ns, None).unwrap();
+    let (t, producer) = produced(&ns);
     for sequence in 0..3 {
         produce(&ns, (&t, 0), producer, sequence, "v").unwrap();
         clock.advance(Duration::from_millis(59_999));
@@ -408,8 +312,7 @@ fn a_producer_that_asks_again_sets_its_timeout() {
 fn ids_that_are_not_used_expire() {
     let (fixture, clock) = Fixture::manual();
     let ns = fixture.namespace();
-    let t = topic(&ns, "t", 1);
-    let producer = begin(&ns, None).unwrap();
+    let (t, producer) = produced(&ns);
     produce(&ns, (&t, 0), producer, 0, "v").unwrap();
     clock.advance(Duration::from_millis(10));
     expire(&ns, clock.steady_ms());
@@ -544,8 +447,7 @@ fn offsets_of_a_deleted_topic_are_not_committed() {
 fn a_rejected_batch_does_not_begin_a_transaction() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
-    let t = topic(&ns, "t", 1);
-    let producer = begin(&ns, None).unwrap();
+    let (t, producer) = produced(&ns);
     produce(&ns, (&t, 0), producer, 0, "v").unwrap();
     end(&ns, producer, true, false).unwrap();
     let refused = produce(&ns, (&t, 0), producer, 5, "gap");
@@ -559,8 +461,7 @@ async fn a_deleted_namespace_leaves_no_rows() {
     let broker = &fixture.broker;
     broker.create_namespace("n", NamespaceSpec::default()).unwrap();
     let ns = broker.namespace("n").unwrap();
-    let t = topic(&ns, "t", 1);
-    let producer = begin(&ns, None).unwrap();
+    let (t, producer) = produced(&ns);
     produce(&ns, (&t, 0), producer, 0, "v").unwrap();
     drop((ns, t));
     broker.delete_namespace("n").await.unwrap();

@@ -76,6 +76,12 @@ impl MediumFile for FakeFile {
             check_aligned(position, &[(into.as_ptr(), into.len())])?;
         }
         let mut state = self.state()?;
+        let released = state.reads_released.clone();
+        while state.holds_reads {
+            state.held_reads += 1;
+            released.wait(&mut state);
+            state.held_reads -= 1;
+        }
         state.reads += 1;
         if state.read_fault.contains(&state.reads) {
             state.hits += 1;

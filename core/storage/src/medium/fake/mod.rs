@@ -57,6 +57,24 @@ impl FakeMedium {
         state.read_fault = state.reads + reads..state.reads + reads + count;
     }
 
+    /// Makes reads wait until [`release_reads`](Self::release_reads).
+    pub fn hold_reads(&self) {
+        self.state.lock().holds_reads = true;
+    }
+
+    /// Lets the reads that wait go on, and those that follow.
+    pub fn release_reads(&self) {
+        let mut state = self.state.lock();
+        state.holds_reads = false;
+        state.reads_released.notify_all();
+    }
+
+    /// Number of reads that wait.
+    #[must_use]
+    pub fn held_reads(&self) -> u64 {
+        self.state.lock().held_reads
+    }
+
     /// Number of operations and reads that failed so far as scheduled.
     #[must_use]
     pub fn hits(&self) -> u64 {

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
+
+use parking_lot::Condvar;
 
 use super::random::Random;
 use crate::medium::FreeSpace;
@@ -47,6 +50,10 @@ pub(super) struct State {
     pub(super) reads: u64,
     /// Numbers of the reads that fail.
     pub(super) read_fault: Range<u64>,
+    /// Reads wait for `reads_released`.
+    pub(super) holds_reads: bool,
+    pub(super) held_reads: u64,
+    pub(super) reads_released: Arc<Condvar>,
     pub(super) is_stopped: bool,
     /// Crashes and kills so far: a file that was opened before the last one is of a process that ended.
     pub(super) life: u64,
