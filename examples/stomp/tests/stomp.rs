@@ -57,7 +57,7 @@ impl Client {
     async fn frame(&mut self) -> String {
         let mut bytes = Vec::new();
         loop {
-            match tokio::time::timeout(Duration::from_secs(10), self.0.read_u8()).await.unwrap().unwrap() {
+            match tokio::time::timeout(Duration::from_secs(60), self.0.read_u8()).await.unwrap().unwrap() {
                 0 => return String::from_utf8(bytes).unwrap(),
                 byte => bytes.push(byte),
             }

@@ -306,7 +306,7 @@ mod tests {
         client.write_all(&frames).await.unwrap();
         let mut bytes = vec![0; count];
         let read = io.read_exact(&mut bytes);
-        tokio::time::timeout(std::time::Duration::from_secs(20), read).await.unwrap().unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(60), read).await.unwrap().unwrap();
         bytes
     }
 

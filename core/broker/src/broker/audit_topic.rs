@@ -187,7 +187,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), all_written).await.expect("both are written");
+        tokio::time::timeout(Duration::from_secs(60), all_written).await.expect("both are written");
         shutdown.cancel();
         writing.await.unwrap();
         assert_eq!(broker.audit().queue().unwrap().take_dropped(), 0);
@@ -200,7 +200,7 @@ mod tests {
         record_first(&broker).await;
         (0..5).for_each(|number| record(&broker, &number.to_string()));
         shutdown.cancel();
-        tokio::time::timeout(Duration::from_secs(20), writing).await.expect("it ends").unwrap();
+        tokio::time::timeout(Duration::from_secs(60), writing).await.expect("it ends").unwrap();
         assert_eq!(broker.audit().queue().unwrap().len(), 0, "all are counted as dropped");
     }
 }

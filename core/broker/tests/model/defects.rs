@@ -153,7 +153,7 @@ async fn a_byte_limit_does_not_count_consumed_messages() {
                     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
                 }
             };
-            tokio::time::timeout(std::time::Duration::from_secs(10), weighed).await.expect("weighed");
+            tokio::time::timeout(std::time::Duration::from_secs(60), weighed).await.expect("weighed");
         }
     }
 }
@@ -289,7 +289,7 @@ fn deleting_a_queue_whose_dead_letters_create_a_topic_completes() {
         assert!(ns.topic("of.graves").is_some());
         done.send(()).unwrap();
     });
-    ended.recv_timeout(std::time::Duration::from_secs(20)).expect("it ends");
+    ended.recv_timeout(std::time::Duration::from_secs(60)).expect("it ends");
 }
 
 /// A second declaration was answered before the first one was on disk.

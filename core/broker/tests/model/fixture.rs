@@ -11,6 +11,7 @@ use inver_broker::{
     SubscriptionOptions, Target, Will,
 };
 use inver_storage::{BatchBuilder, CommitPolicy, Log, LogOptions, Offset, Read, records};
+use rustix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -154,7 +155,7 @@ pub(crate) async fn take(mailbox: &Mailbox, consumer: &mut Consumer, count: usiz
             }
         }
     };
-    if tokio::time::timeout(Duration::from_secs(10), all).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(60), all).await.is_err() {
         panic!("waited for {count} messages, got {}", got.len());
     }
     got
@@ -204,7 +205,7 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    assert!(tokio::time::timeout(Duration::from_secs(10), wait).await.is_ok(), "never: {what}");
+    assert!(tokio::time::timeout(Duration::from_secs(60), wait).await.is_ok(), "never: {what}");
 }
 
 /// The inbox posts 1, its live queue 2, a take-over 3.
@@ -287,4 +288,17 @@ pub(crate) fn will(value: &[u8], delay_s: u32) -> Will {
         guaranteed: true,
         origin: "test".into(),
     }
+}
+
+/// What is done for `count` things must cost this thread about so many times what it costs for one: a quarter of them is
+/// compared, of which it costs four times as much, and sixteen times if each has to pay for all others.
+pub(crate) fn grows_with_the_number(what: &str, count: usize, mut work: impl FnMut(usize)) {
+    let cpu = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
+    let mut measure = |count| {
+        let before = cpu();
+        work(count);
+        cpu() - before
+    };
+    let (few, many) = (measure(count / 4), measure(count));
+    assert!(many < few * 9, "{what}: {few:?}, four times as many: {many:?}");
 }

@@ -31,7 +31,7 @@ async fn inbox(mailbox: &Mailbox, session: &mut Session, count: usize) -> Vec<De
     while got.len() < count {
         session.pull_inbox(count, usize::MAX, &mut got);
         if got.len() < count {
-            let wait = tokio::time::timeout(std::time::Duration::from_secs(10), mailbox.wait());
+            let wait = tokio::time::timeout(std::time::Duration::from_secs(60), mailbox.wait());
             assert!(wait.await.is_ok(), "waited for {count}, got {}", got.len());
             mailbox.drain(&mut Vec::new());
         }

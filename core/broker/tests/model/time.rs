@@ -256,7 +256,7 @@ async fn a_message_beyond_the_length_limit_is_in_its_dead_letter_queue_when_pull
     while got.len() < 2 {
         let pull = passive.pull(1, usize::MAX, &mut got);
         if pull.pending {
-            tokio::time::timeout(Duration::from_secs(10), mailbox.wait()).await.unwrap();
+            tokio::time::timeout(Duration::from_secs(60), mailbox.wait()).await.unwrap();
             mailbox.drain(&mut Vec::new());
         } else {
             assert!(pull.more, "the pull found nothing");
@@ -279,7 +279,7 @@ async fn a_reserved_message_is_delivered_to_another_if_the_consumer_does_not_pul
             assert_eq!(consumer.pull(1, usize::MAX, &mut Vec::new()), Pull::default());
         }
         publish(&ns, queue("q"), "1");
-        tokio::time::timeout(Duration::from_secs(10), mailbox.wait()).await.expect("it is woken");
+        tokio::time::timeout(Duration::from_secs(60), mailbox.wait()).await.expect("it is woken");
         assert_eq!(values(&pull_now(&mut other)), ["1"]);
     }
 }

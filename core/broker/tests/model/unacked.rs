@@ -1,6 +1,6 @@
 //! Unacked messages: kept without their records, which are read again when they are requeued; many consumers.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::fixture::*;
 use inver_broker::{
@@ -104,19 +104,19 @@ async fn twenty_thousand_consumers_attach_and_detach() {
         for i in 0..50 {
             publish(&ns, queue("q"), &i.to_string());
         }
-        let since = Instant::now();
-        let mailbox = Mailbox::new();
-        let mut consumers: Vec<_> = (0..20_000)
-            .map(|i| q.subscription().attach(ConsumerSpec::new(mailbox.clone(), i)).unwrap())
-            .collect();
-        let mut got = Vec::new();
-        for consumer in &mut consumers {
-            consumer.pull(1, usize::MAX, &mut got);
-        }
-        assert_eq!(got.len(), if single_active { 1 } else { 50 });
-        drop(consumers);
-        // Seconds in a debug build on a busy machine; it was minutes.
-        assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
+        grows_with_the_number("consumers", 20_000, |count| {
+            let mailbox = Mailbox::new();
+            let attach = |i: usize| {
+                let token = i.try_into().unwrap();
+                q.subscription().attach(ConsumerSpec::new(mailbox.clone(), token)).unwrap()
+            };
+            let mut consumers: Vec<_> = (0..count).map(attach).collect();
+            let mut got = Vec::new();
+            for consumer in &mut consumers {
+                consumer.pull(1, usize::MAX, &mut got);
+            }
+            assert_eq!(got.len(), if single_active { 1 } else { 50 });
+        });
         assert_eq!(q.depth().ready, 50);
         ns.delete_queue("q", false, false).unwrap();
     }
@@ -148,7 +148,7 @@ async fn what_a_consumer_of_a_queue_in_memory_does_not_acknowledge_is_bounded_by
         }
         assert!(memory.used(Share::Queues) <= 2 << 20, "{memory:?}");
         if got.is_empty() {
-            tokio::time::timeout(Duration::from_secs(10), mailbox.wait()).await.expect("more messages");
+            tokio::time::timeout(Duration::from_secs(60), mailbox.wait()).await.expect("more messages");
             mailbox.drain(&mut Vec::new());
         }
         largest = largest.max(got.len());

@@ -28,13 +28,13 @@ async fn commits_go_on_while_the_lock_is_held_and_the_advance_is_handled_after_i
             })
         })
     };
-    is_held.recv_timeout(Duration::from_secs(10)).unwrap();
+    is_held.recv_timeout(Duration::from_secs(60)).unwrap();
     // Each waits for its commit.
     fixture.append(&queue, 10, 1, 8);
     assert!(!holder.is_finished(), "the lock is still held");
     release.send(()).unwrap();
     assert_eq!(holder.join().unwrap(), Ok(()));
-    tokio::time::timeout(Duration::from_secs(10), mailbox.wait()).await.expect("it is woken");
+    tokio::time::timeout(Duration::from_secs(60), mailbox.wait()).await.expect("it is woken");
     consumer.pull(100, usize::MAX, &mut got);
     assert_eq!(got.len(), 10);
 }
