@@ -30,7 +30,7 @@ pub struct Exchange {
     bindings: AtomicUsize,
     policies: RwLock<Policed>,
     /// Its last messages, if it keeps them.
-    history: Option<History>,
+    history: Option<Arc<History>>,
 }
 
 /// What policies make of an exchange.
@@ -96,7 +96,7 @@ impl Exchange {
             name: name.into(),
             table: RwLock::new(BindingTable::new(spec.kind)),
             policies: RwLock::new(Policed::new(Applied::default(), &spec)),
-            history: spec.history_max().map(History::new),
+            history: spec.history_max().map(|max| Arc::new(History::new(max))),
             spec,
             made: OnceLock::new(),
             bindings: AtomicUsize::new(0),
@@ -132,7 +132,7 @@ impl Exchange {
     }
 
     /// Its last messages, if it keeps them.
-    pub(crate) fn history(&self) -> Option<&History> {
+    pub(crate) fn history(&self) -> Option<&Arc<History>> {
         self.history.as_ref()
     }
 

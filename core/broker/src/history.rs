@@ -30,15 +30,24 @@ impl History {
         History { messages_max, kept: Mutex::default() }
     }
 
-    /// Keeps a message, and drops the oldest ones beyond the bounds.
-    pub(crate) fn keep(&self, message: &Message<'_>, headers: &dyn HeaderLookup, bytes_max: usize) {
+    /// A message to be kept, as a batch of its own; none if its headers forbid it, or if it is larger than all that is kept.
+    pub(crate) fn copy(message: &Message<'_>, headers: &dyn HeaderLookup, bytes_max: usize) -> Option<Bytes> {
         if headers.get(NO_STORE).and_then(|value| value.as_bool()) == Some(true) {
-            return;
+            return None;
         }
         let Message { timestamp_ms, key, headers, value, .. } = message;
+        let bytes = headers.bytes.len() + key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+        // Before the copy: who sends large messages has each of them copied otherwise.
+        if bytes > bytes_max {
+            return None;
+        }
         let mut single = BatchBuilder::new(0);
         single.push_with(*timestamp_ms, *key, headers.count as usize, headers.bytes, *value);
-        let batch = single.finish().into_bytes();
+        Some(single.finish().into_bytes()).filter(|batch| batch.len() <= bytes_max)
+    }
+
+    /// Keeps a [`copy`](Self::copy) of a message, and drops the oldest ones beyond the bounds.
+    pub(crate) fn keep(&self, batch: Bytes, bytes_max: usize) {
         let mut kept = self.kept.lock();
         kept.bytes += batch.len();
         kept.messages.push_back(batch);
@@ -73,7 +82,8 @@ mod tests {
     fn keep(history: &History, value: &[u8], no_store: bool, bytes_max: usize) {
         let (headers, value) = (Headers::default(), Some(value));
         let message = Message { timestamp_ms: 1, key: None, value, headers, guaranteed: true, lookup: None };
-        history.keep(&message, &NoStore(no_store), bytes_max);
+        let copy = History::copy(&message, &NoStore(no_store), bytes_max);
+        copy.into_iter().for_each(|copy| history.keep(copy, bytes_max));
     }
 
     fn values(history: &History) -> Vec<Vec<u8>> {
@@ -91,8 +101,18 @@ mod tests {
         assert_eq!(values(&history), [b"b", b"d"]);
         keep(&history, &[b'e'; 1000], false, 1100);
         assert_eq!(values(&history), [vec![b'e'; 1000]], "the others are beyond the bytes");
-        keep(&history, &[b'f'; 2000], false, 1100);
-        assert!(values(&history).is_empty());
-        assert_eq!(history.kept.lock().bytes, 0);
+        let bytes = history.messages()[0].len();
+        assert_eq!(history.kept.lock().bytes, bytes);
+    }
+
+    #[test]
+    fn a_message_beyond_the_bytes_is_not_kept_and_drops_no_other() {
+        let history = History::new(2);
+        keep(&history, b"a", false, 1100);
+        // The values alone, and with what a batch has around them.
+        for bytes in [2000, 1101, 1099] {
+            keep(&history, &vec![b'f'; bytes], false, 1100);
+            assert_eq!(values(&history), [b"a"], "{bytes}");
+        }
     }
 }

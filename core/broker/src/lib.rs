@@ -29,6 +29,7 @@ mod exchange;
 mod fan_out;
 mod history;
 mod identity;
+mod limit_checks;
 mod limits;
 mod line_limit;
 mod listener;

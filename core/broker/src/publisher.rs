@@ -5,6 +5,8 @@
 //! Does not own routing, or what a queue does at its limits.
 
 mod later;
+#[cfg(test)]
+mod tests;
 mod traced;
 
 use std::sync::Arc;
@@ -20,6 +22,8 @@ use crate::address::{Address, Form, is_reserved, rewrite};
 use crate::completion::Completion;
 use crate::exchange::{Exchange, Inbox};
 use crate::fan_out::FanOut;
+use crate::history::History;
+use crate::limit_checks::{LimitChecks, Refusals};
 use crate::limits::LimitReached;
 use crate::message::{Headers, Message, Rights, StoredLookup, expires_ms};
 use crate::namespace::Namespace;
@@ -27,7 +31,7 @@ use crate::queue::Queue;
 use crate::receivers::ReceiverSet;
 use crate::router::{self, Publish, Route};
 use crate::seeded_bugs::{Bug, is_seeded};
-use crate::spec::{DeliveryId, ExchangeKind, HUB, Overflow, PublisherId};
+use crate::spec::{DeliveryId, ExchangeKind, HUB, PublisherId};
 use crate::subscription::Consumer;
 use crate::write_batch::WriteBatch;
 
@@ -39,9 +43,6 @@ pub const DEFAULT_EXCHANGE: &str = "amq.default";
 
 /// What looking a route up costs, in messages with one receiver.
 const ROUTE_COST: usize = 20;
-
-/// A queue with length limits is checked this long after a publish, milliseconds, if not before.
-pub(crate) const LENGTH_CHECK_MS: i64 = 10;
 
 /// The destination of a message.
 #[derive(Clone, Copy)]
@@ -122,8 +123,7 @@ pub struct Publisher {
     fan_out: Option<Box<FanOut>>,
     entry: Entry,
     retained: Vec<Retain>,
-    /// Checks to schedule once the write batch is in the queues: an earlier check would not find the messages.
-    checks: Vec<PendingCheck>,
+    checks: LimitChecks,
     single: BatchBuilder,
     scratch: Vec<u8>,
     /// What the messages of the turn cost; see [`Publisher::cost`].
@@ -160,24 +160,6 @@ enum Routing {
     Later(i64),
 }
 
-/// The queues that refuse a message.
-#[derive(Default)]
-struct Refusals {
-    by: Vec<Arc<Queue>>,
-    /// A receiver of the dead-letter exchange of one of them has it.
-    is_dead_lettered: bool,
-}
-
-/// A check of a queue with limits.
-struct PendingCheck {
-    queue: Arc<Queue>,
-    at_ms: i64,
-    /// A message with a time to live is among those to come.
-    ttl: bool,
-    /// Value bytes counted in the queue for messages that are not in it yet.
-    counted_bytes: usize,
-}
-
 /// A message that sets or clears the retained value of its address with the next flush.
 struct Retain {
     address: Vec<u8>,
@@ -205,7 +187,7 @@ impl Publisher {
             fan_out: None,
             entry: Entry::new(),
             retained: Vec::new(),
-            checks: Vec::new(),
+            checks: LimitChecks::default(),
             single: BatchBuilder::new(0),
             scratch: Vec::new(),
             cost: 0,
@@ -345,7 +327,6 @@ impl Publisher {
                 }
                 let stored = self.stored_lookup(message);
                 let publish = self.publish_of(message, &stored);
-                exchange.iter().for_each(|exchange| self.keep(exchange, message, &publish));
                 Arc::new(match exchange {
                     None => router::to_queues(&self.namespace, &keys),
                     Some(e) => router::from_exchange(&self.namespace, &e, &keys, &publish),
@@ -358,17 +339,8 @@ impl Publisher {
         if !self.is_exempt && self.namespace.is_full() && route.is_stored() {
             return Ok(Routed { destinations: route.receivers, refused: true, is_split: false });
         }
-        if route.is_cut {
+        if !route.is_plain && self.is_refused_on_the_way(&route, message) {
             return Ok(Routed { destinations: route.receivers, refused: true, is_split: false });
-        }
-        if route.passed_on {
-            self.namespace.counters().capture_passed_on.increment(1);
-        }
-        if route.lacks_capture {
-            self.namespace.counters().capture_refused.increment(1);
-            if message.guaranteed {
-                return Ok(Routed { destinations: route.receivers, refused: true, is_split: false });
-            }
         }
         let mut accepting = None;
         let mut destinations = route.receivers;
@@ -381,9 +353,9 @@ impl Publisher {
             }
         }
         let (mut is_refused, mut is_dead_lettered) = (route.lacks_capture, false);
-        if route.set.queues.iter().any(|q| q.has_limits() || message.headers.expires_ms.is_some()) {
+        if LimitChecks::are_needed(&route.set, message) {
             let Refusals { by: refusing, is_dead_lettered: has_letter } =
-                self.apply_limits(&route.set, message, to_all);
+                self.checks.apply(&self.write_batch, &route.set, message, to_all);
             is_dead_lettered = has_letter;
             if !refusing.is_empty() {
                 if to_all {
@@ -408,10 +380,28 @@ impl Publisher {
             }
             taken = true;
         }
+        if !route.is_plain && !route.histories.is_empty() && (taken || !is_refused) {
+            self.keep(&route.histories, message);
+        }
         self.published += 1;
         self.cost += route.receivers + 1;
         self.unroutable += u64::from(!taken);
         Ok(Routed { destinations, refused: is_refused, is_split: is_refused && (taken || is_dead_lettered) })
+    }
+
+    /// Whether what is special about a route refuses a message. Counts what captures make of it.
+    #[cold]
+    fn is_refused_on_the_way(&self, route: &Route, message: &Message<'_>) -> bool {
+        if route.is_cut {
+            return true;
+        }
+        if route.passed_on {
+            self.namespace.counters().capture_passed_on.increment(1);
+        }
+        if route.lacks_capture {
+            self.namespace.counters().capture_refused.increment(1);
+        }
+        route.lacks_capture && message.guaranteed
     }
 
     /// Sets (or, with an empty or null value, clears) the retained value of an address, with the write batch. Does nothing
@@ -481,9 +471,7 @@ impl Publisher {
         self.entry = Entry::new();
         self.retained.clear();
         self.spans.clear();
-        for check in self.checks.drain(..) {
-            check.queue.subscription().subtract_bytes(check.counted_bytes);
-        }
+        self.checks.discard();
     }
 
     /// Submits everything since the last flush as one entry. Guaranteed messages may be acknowledged once the completion
@@ -500,7 +488,7 @@ impl Publisher {
     }
 
     fn flush_checked(&mut self, in_slices: bool) -> Result<Completion, PublishError> {
-        let queues = self.checks.iter().map(|check| &check.queue);
+        let queues = self.checks.queues();
         let bounded: Vec<Arc<Queue>> = queues.filter(|queue| queue.reads_what_it_drops()).cloned().collect();
         // Checks of queues with limits must find the messages there.
         let completion = self.flush_as(in_slices && self.checks.is_empty())?;
@@ -538,12 +526,7 @@ impl Publisher {
             return Ok(Completion::Now);
         }
         let flushed = self.submit(in_slices);
-        for PendingCheck { queue, at_ms, ttl, counted_bytes, .. } in self.checks.drain(..) {
-            if flushed.is_err() {
-                queue.subscription().subtract_bytes(counted_bytes);
-            }
-            queue.check_new(at_ms, ttl);
-        }
+        self.checks.schedule(flushed.is_ok());
         if !self.spans.is_empty() {
             self.send_spans(&flushed.as_ref().copied().map_err(ToString::to_string));
         }
@@ -604,56 +587,6 @@ impl Publisher {
         }
     }
 
-    /// Whether a queue is full and takes no more.
-    fn is_refused_by(&self, queue: &Arc<Queue>) -> bool {
-        queue.bounds().overflow != Overflow::DropHead && queue.is_full(self.write_batch.messages_for(queue))
-    }
-
-    /// Notes the checks that the queues' limits need; returns the queues that refuse the message. With `to_all`, no queue
-    /// takes it then.
-    fn apply_limits(&mut self, set: &ReceiverSet, message: &Message<'_>, to_all: bool) -> Refusals {
-        let mut refusals = Refusals::default();
-        if to_all {
-            refusals.by.extend(set.queues.iter().filter(|queue| self.is_refused_by(queue)).cloned());
-            if !refusals.by.is_empty() {
-                return refusals;
-            }
-        }
-        for queue in &set.queues {
-            let limits = queue.bounds();
-            let by_queue = limits.message_ttl_ms.map(|ttl| message.timestamp_ms.saturating_add_unsigned(ttl));
-            let expires_ms = message.headers.expires_ms.into_iter().chain(by_queue).min();
-            let length_ms =
-                limits.bounds_length().then(|| message.timestamp_ms.saturating_add(LENGTH_CHECK_MS));
-            // Asked once: a queue that fills up meanwhile must not refuse what others were given.
-            if !to_all && self.is_refused_by(queue) {
-                if limits.overflow == Overflow::RejectPublishDeadLetter {
-                    refusals.is_dead_lettered |= queue.subscription().refuse(message);
-                }
-                refusals.by.push(queue.clone());
-                continue;
-            }
-            let counted_bytes = message.value.map_or(0, <[u8]>::len);
-            queue.subscription().add_bytes(counted_bytes);
-            if let Some(at_ms) = expires_ms.into_iter().chain(length_ms).min() {
-                let (queue, ttl) = (queue.clone(), expires_ms.is_some());
-                self.note_check(PendingCheck { queue, at_ms, ttl, counted_bytes });
-            }
-        }
-        refusals
-    }
-
-    fn note_check(&mut self, check: PendingCheck) {
-        match self.checks.last_mut().filter(|last| Arc::ptr_eq(&last.queue, &check.queue)) {
-            Some(last) => {
-                last.at_ms = last.at_ms.min(check.at_ms);
-                last.ttl |= check.ttl;
-                last.counted_bytes += check.counted_bytes;
-            }
-            None => self.checks.push(check),
-        }
-    }
-
     fn hub_route(&mut self, slashed: &[u8], message: &Message<'_>) -> Arc<Route> {
         if let Some(route) = self.cached(HUB, b'/', slashed, message.guaranteed) {
             return route;
@@ -694,7 +627,6 @@ impl Publisher {
         let stored = self.stored_lookup(message);
         let publish = self.publish_of(message, &stored);
         let route = router::from_exchange(&self.namespace, &exchange, &[routing_key], &publish);
-        self.keep(&exchange, message, &publish);
         // A route that depends on headers is not cached: they are not part of its key.
         let is_cached = self.namespace.routes_by_key(&exchange);
         Ok(Routing::Now(if is_cached { self.cache(route) } else { Arc::new(route) }))
@@ -769,10 +701,14 @@ impl Publisher {
         StoredLookup::new(message.headers, self.namespace.stored_headers())
     }
 
-    /// Keeps a message for queues that are bound to the exchange later, if it does so.
-    fn keep(&self, exchange: &Exchange, message: &Message<'_>, publish: &Publish<'_>) {
-        if let (Some(history), Some(headers)) = (exchange.history(), publish.lookup) {
-            history.keep(message, headers, self.namespace.limits().exchange_history_bytes_max);
+    /// Keeps a message, with the write batch, for queues that are bound later to the exchanges on its way that do so.
+    #[cold]
+    fn keep(&mut self, histories: &[Arc<History>], message: &Message<'_>) {
+        let stored = self.stored_lookup(message);
+        let bytes_max = self.namespace.limits().exchange_history_bytes_max;
+        if let Some(copy) = History::copy(message, message.lookup.unwrap_or(&stored), bytes_max) {
+            self.cost += histories.len();
+            self.write_batch.keep(histories, &copy, bytes_max);
         }
     }
 

@@ -16,6 +16,7 @@ use crate::access::Permissions;
 use crate::address::{Address, Form, is_reserved};
 use crate::bindings::{Binding, Readers};
 use crate::exchange::{Exchange, Inbox, RouteTarget};
+use crate::history::History;
 use crate::message::{Headers, Rights};
 use crate::namespace::Namespace;
 use crate::queue::Queue;
@@ -50,6 +51,10 @@ pub(crate) struct Route {
     pub(crate) tombstones: Option<StreamId>,
     /// More exchanges lead on than one publish may visit: such a message is refused.
     pub(crate) is_cut: bool,
+    /// Of the exchanges on the way, those that keep their last messages.
+    pub(crate) histories: Vec<Arc<History>>,
+    /// No capture fails, it is not cut, and no history is on the way: one question for each message instead of four.
+    pub(crate) is_plain: bool,
 }
 
 impl Route {
@@ -109,6 +114,8 @@ pub(crate) fn to_inbox(inbox: &dyn Inbox, guaranteed: bool) -> Route {
         passed_on: false,
         tombstones: None,
         is_cut: false,
+        histories: Vec::new(),
+        is_plain: true,
     }
 }
 
@@ -211,6 +218,7 @@ fn visit_all(
             found.is_cut = true;
             return;
         }
+        found.histories.extend(exchange.history().cloned());
         let mut any = false;
         let is_passed_on = exchange.name() == HUB && found.entry != Some(here);
         for routing_key in routing_keys {
@@ -339,6 +347,8 @@ pub(crate) struct Found {
     tombstones: Option<StreamId>,
     /// See [`Route::is_cut`].
     is_cut: bool,
+    /// See [`Route::histories`].
+    histories: Vec<Arc<History>>,
 }
 
 /// The exchanges visited, by their addresses.
@@ -453,6 +463,8 @@ impl Found {
             passed_on: self.passed_on,
             tombstones: self.tombstones,
             is_cut: self.is_cut,
+            is_plain: !(self.lacks_capture || self.passed_on || self.is_cut) && self.histories.is_empty(),
+            histories: self.histories,
         }
     }
 }

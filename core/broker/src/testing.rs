@@ -29,8 +29,13 @@ pub(crate) fn context(log: Log, clock: &Clock) -> Arc<Context> {
 
 /// A namespace without dead-lettering.
 pub(crate) fn namespace(config: BrokerConfig) -> Namespace {
+    namespace_with(config, LogOptions::default())
+}
+
+/// The same over a log with these options.
+pub(crate) fn namespace_with(config: BrokerConfig, options: LogOptions) -> Namespace {
     let medium = Arc::new(FakeMedium::new(1));
-    let log = Log::open_manual(medium, Arc::new(SystemClock), LogOptions::default()).unwrap();
+    let log = Log::open_manual(medium, Arc::new(SystemClock), options).unwrap();
     let clock = Clock::manual(1_000_000);
     let context = context(log, &clock);
     let retained = Retained::new(vec![0; 4], clock, Vec::new());

@@ -5,11 +5,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use inver_storage::batch::{Batch, BatchBuilder, HEADER_BYTES};
 use inver_storage::{Compression, Entry, Log, SubmitError};
 
 use crate::completion::Completion;
 use crate::fan_out::FanOut;
+use crate::history::History;
 use crate::message::{HeaderWriter, Message};
 use crate::queue::Queue;
 use crate::receivers::ReceiverSet;
@@ -39,7 +41,16 @@ pub(crate) struct WriteBatch {
     spare: Vec<BatchBuilder>,
     /// For receivers whose batch format has fewer headers.
     headers: HeaderWriter,
+    /// What exchanges keep once it is submitted.
+    to_keep: Vec<ToKeep>,
     bytes: usize,
+}
+
+/// A message that an exchange keeps as one of its last.
+struct ToKeep {
+    history: Arc<History>,
+    copy: Bytes,
+    bytes_max: usize,
 }
 
 impl WriteBatch {
@@ -66,6 +77,14 @@ impl WriteBatch {
         if builder.bytes() >= BATCH_BYTES_MAX {
             self.seal(at);
         }
+    }
+
+    /// Has exchanges keep a message, of at most `bytes_max` bytes with their others, once the batch is submitted.
+    pub(crate) fn keep(&mut self, histories: &[Arc<History>], copy: &Bytes, bytes_max: usize) {
+        let to_keep =
+            |history: &Arc<History>| ToKeep { history: history.clone(), copy: copy.clone(), bytes_max };
+        self.to_keep.extend(histories.iter().map(to_keep));
+        self.bytes += copy.len();
     }
 
     fn open(&mut self, set: &Arc<ReceiverSet>) -> usize {
@@ -110,13 +129,14 @@ impl WriteBatch {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.open.is_empty() && self.sealed.is_empty()
+        self.open.is_empty() && self.sealed.is_empty() && self.to_keep.is_empty()
     }
 
     /// Discards everything.
     pub(crate) fn clear(&mut self) {
         self.open.clear();
         self.sealed.clear();
+        self.to_keep.clear();
         self.bytes = 0;
     }
 
@@ -134,8 +154,11 @@ impl WriteBatch {
         any
     }
 
-    /// Delivers the closed batches to the in-memory receivers.
+    /// Delivers the closed batches to the in-memory receivers, and has exchanges keep what they are to keep.
     pub(crate) fn deliver(&mut self) {
+        for ToKeep { history, copy, bytes_max } in self.to_keep.drain(..) {
+            history.keep(copy, bytes_max);
+        }
         for (set, batch) in self.sealed.drain(..) {
             Subscription::push_to_all(&set.live, &batch, &batch, None);
         }

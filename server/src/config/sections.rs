@@ -351,7 +351,7 @@ section! {
         /// Messages of a namespace that wait until they are due; beyond it they are refused. Each takes about 24 bytes of memory.
         pub(crate) delayed_messages_max: usize = model().limits.delayed_messages_max => count(1..=20_000_000),
         /// Bytes of the last messages that an exchange of the type `x-recent-history` keeps in memory.
-        pub(crate) exchange_history_bytes_max: usize = model().limits.exchange_history_bytes_max => bytes(KIB..=GIB),
+        pub(crate) exchange_history_bytes_max: usize = model().limits.exchange_history_bytes_max => bytes(KIB..=16 * MIB),
         /// Users stored in the broker; those of the configuration do not count.
         pub(crate) users_max: usize = model().access_limits.users_max => count(1..=MANY),
         /// Permission rules stored in the broker; those of the configuration do not count.

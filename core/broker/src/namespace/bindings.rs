@@ -19,8 +19,10 @@ use crate::bindings::{BindTarget, Binding, Readers};
 use crate::completion::Completion;
 use crate::exchange::{Exchange, RouteTarget};
 use crate::history::History;
+use crate::limit_checks::LimitChecks;
 use crate::limits::{self, LimitReached};
 use crate::message::Message;
+use crate::peek;
 use crate::queue::Queue;
 use crate::receivers::ReceiverSet;
 use crate::rows::{self, BindingOwner, BindingRow};
@@ -31,6 +33,9 @@ use crate::write_batch::WriteBatch;
 
 /// Clients that a binding belongs to; when one more declares it, the earliest no longer counts.
 const BINDING_CLIENTS_MAX: usize = 16;
+
+/// Bytes of an exchange's last messages in one entry; one larger message is an entry alone.
+const HISTORY_PART_BYTES_MAX: usize = 1 << 20;
 
 /// The destination of a binding, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,55 +224,78 @@ impl Namespace {
             let Some(readers) = reader.and_then(|reader| with_reader(&readers, reader)) else {
                 return Ok(made.into());
             };
-            let lsn = row.map(|row| self.put_binding(row, source, to, &binding, &readers)).transpose()?;
+            let entry = row.map(|row| self.binding_entry(row, source, to, &binding, &readers));
+            let lsn = entry.map(|entry| Ok::<_, BindError>(self.log().submit(entry)?.lsn)).transpose()?;
             exchange.rebind(Binding { row, made: lsn.or(made), readers, ..binding });
             self.changed();
             self.audit_binding(client, "bind", &exchange, &target, key);
             return Ok(lsn.or(made).into());
         }
         limits::check("bindings", exchange.binding_count(), self.limits().bindings_max)?;
+        let mut entry = Entry::new();
         if durable {
             let row = self.0.next_binding.fetch_add(1, Ordering::Relaxed);
             binding.row = Some(row);
-            binding.made = Some(self.put_binding(row, source, to, &binding, &binding.readers)?);
+            entry = self.binding_entry(row, source, to, &binding, &binding.readers);
         }
-        let made = binding.made;
+        let done = match (exchange.history(), &target) {
+            (Some(history), RouteTarget::Queue(queue)) => self.give_history(history, queue, entry)?,
+            _ if durable => Completion::At(self.log().submit(entry)?.lsn),
+            _ => Completion::Now,
+        };
+        binding.made = done.lsn().filter(|_| durable);
         // The topology lock is held: it is still new.
         let _new = self.enter_binding(&exchange, binding);
         self.audit_binding(client, "bind", &exchange, &target, key);
-        match (exchange.history(), &target) {
-            (Some(history), RouteTarget::Queue(queue)) => {
-                Ok(Completion::from(made).and(self.give_history(history, queue)?))
-            }
-            _ => Ok(made.into()),
-        }
+        Ok(done)
     }
 
-    /// Gives a queue the last messages of an exchange.
-    fn give_history(&self, history: &History, queue: &Arc<Queue>) -> Result<Completion, BindError> {
+    /// Gives a queue the last messages of an exchange, as far as its limits let it take them, in entries of a bounded size, and
+    /// submits `entry` with the last of them: a binding is there only if all of them are.
+    fn give_history(
+        &self,
+        history: &History,
+        queue: &Arc<Queue>,
+        entry: Entry,
+    ) -> Result<Completion, BindError> {
         let mut set = ReceiverSet::default();
         set.add_queue(queue);
-        let (set, mut batch) = (Arc::new(set), WriteBatch::default());
+        let set = Arc::new(set);
+        let (mut batch, mut checks) = (WriteBatch::default(), LimitChecks::default());
+        let flush = |batch: &mut WriteBatch, checks: &mut LimitChecks, entry: Entry| {
+            let flushed = batch.flush(self.log(), entry);
+            checks.schedule(flushed.is_ok());
+            flushed
+        };
+        let part_bytes_max = HISTORY_PART_BYTES_MAX.min(self.log().entry_bytes_max() / 2);
         for record in history.messages().iter().filter_map(|one| records(one).ok()).flatten().flatten() {
-            queue.subscription().add_bytes(record.value.as_ref().map_or(0, bytes::Bytes::len));
-            batch.add(&set, None, &Message::of_record(&record, true));
+            let message = Message::of_record(&record, true);
+            if batch.bytes() + peek::size(&record) > part_bytes_max {
+                flush(&mut batch, &mut checks, Entry::new())?;
+            }
+            // None is dead-lettered: the topology lock is held.
+            if LimitChecks::are_needed(&set, &message)
+                && !checks.apply(&batch, &set, &message, true).by.is_empty()
+            {
+                continue;
+            }
+            batch.add(&set, None, &message);
         }
-        let given = batch.flush(self.log(), Entry::new())?;
-        if queue.has_limits() {
-            queue.check_new(self.clock().steady_ms(), true);
+        if batch.bytes() > part_bytes_max {
+            flush(&mut batch, &mut checks, Entry::new())?;
         }
-        Ok(given)
+        Ok(flush(&mut batch, &mut checks, entry)?)
     }
 
-    /// Writes the row of a binding.
-    fn put_binding(
+    /// An entry with the row of a binding.
+    fn binding_entry(
         &self,
         row: u64,
         source: &str,
         to: BindDestination<'_>,
         binding: &Binding<RouteTarget>,
         readers: &Readers,
-    ) -> Result<Lsn, BindError> {
+    ) -> Entry {
         let (to_exchange, destination) = match to {
             BindDestination::Queue(name) => (false, name.to_owned()),
             BindDestination::Exchange(name) => (true, name.to_owned()),
@@ -286,7 +314,7 @@ impl Namespace {
         let value = rows::encode_binding(&value, &owners);
         let table = if is_seeded(Bug::ForgetBinding) { rows::SPILLS } else { rows::BINDINGS };
         entry.put(table, rows::key(self.0.id, &[&row.to_be_bytes()]), value);
-        Ok(self.log().submit(entry)?.lsn)
+        entry
     }
 
     /// Binds a queue to the hub by a slashed filter. The binding has no row of its own: its owner restores it.

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{PendingCheck, PublishError, Publisher, Routed, Target, may_write_address};
+use super::{PublishError, Publisher, Routed, Target, may_write_address};
 use crate::access::Permissions;
 use crate::address::{Form, rewrite};
+use crate::limit_checks::LimitCheck;
 use crate::message::{
     DELAYED_TO, DelayedTarget, DelayedTo, HeaderView, HeaderWriter, Message, Property, Rights,
 };
@@ -117,7 +118,7 @@ impl Publisher {
         let mut set = ReceiverSet::default();
         set.add_queue(&queue);
         self.write_batch.add(&Arc::new(set), None, &stored);
-        self.note_check(PendingCheck { queue, at_ms: due_ms, ttl: true, counted_bytes: 0 });
+        self.checks.note(LimitCheck { queue, at_ms: due_ms, ttl: true, counted_bytes: 0 });
         self.published += 1;
         self.cost += LATER_COST;
         Ok(Routed { destinations: 1, refused: false, is_split: false })

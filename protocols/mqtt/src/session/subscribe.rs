@@ -70,17 +70,21 @@ impl Session {
         Ok(())
     }
 
-    /// The filter after the rules that rewrite it, as an address is written.
+    /// The filter after the rules that rewrite those of clients, as an address is written.
     fn rewritten<'a>(&self, filter: &'a str) -> Cow<'a, str> {
         let by = By { client_id: self.core.client_id(), user: self.core.permissions().user() };
         let inner = filters::inner(filter);
-        if inner.is_empty() || self.is_internal() {
-            return Cow::Borrowed(filter);
-        }
+        let is_asked = !inner.is_empty() && !self.is_internal();
+        let rewritten = is_asked.then(|| self.server.config.rewrite.subscribe(inner, by)).flatten();
+        self.as_address(filter, rewritten)
+    }
+
+    /// The filter as an address is written, with `rewritten` in place of what is behind its prefix or group.
+    fn as_address<'a>(&self, filter: &'a str, rewritten: Option<String>) -> Cow<'a, str> {
+        let inner = filters::inner(filter);
         let prefix = filter.strip_suffix(inner).unwrap_or_default();
-        let config = &self.server.config;
-        let rewritten = config.rewrite.subscribe(inner, by);
-        match (config.amqp_names.topic(rewritten.as_deref().unwrap_or(inner)), &rewritten) {
+        let names = self.server.config.amqp_names;
+        match (names.topic(rewritten.as_deref().unwrap_or(inner)), &rewritten) {
             (Cow::Borrowed(_), None) => Cow::Borrowed(filter),
             (inner, _) => Cow::Owned(format!("{prefix}{inner}")),
         }
@@ -108,7 +112,8 @@ impl Session {
             return Err("the client's name has a wildcard".to_owned());
         }
         check_filter(filter).map_err(|error| error.to_string())?;
-        let asked = filters::asked(filter)?;
+        let filter = self.as_address(filter, None);
+        let asked = filters::asked(&filter)?;
         let qos = one.qos.min(self.limits.maximum_qos);
         let options = SubscribeOptions {
             qos: Qos::from_bits(qos).unwrap_or_default(),
