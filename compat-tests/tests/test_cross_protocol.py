@@ -71,6 +71,19 @@ def test_names_as_those_of_rabbitmqs_mqtt_plugin(own_broker, unique):
         assert (kept.topic, kept.payload, bool(kept.retain)) == ("a/b/c", b"1", True)
 
 
+def test_names_as_those_of_rabbitmqs_mqtt_plugin_in_subscriptions_by_the_server(own_broker):
+    """Filters that the server subscribes its clients to name the topics that its clients publish to."""
+    filters = '[{filter = "com.mands/{client_id}", qos = 1}, {filter = "$share/g.1/jo.bs/+", qos = 1}]'
+    broker = own_broker(environment={"INVER_MQTT_AMQP_NAMES": "rabbitmq", "INVER_MQTT_AUTO_SUBSCRIBE": filters})
+    with mqtt(broker, client_id="d.1") as device, amqp(broker) as channel:
+        for topic in ("com.mands/d.1", "com/mands/d/1", "jo/bs/1"):
+            device.publish(topic, topic.encode())
+        channel.basic_publish("amq.topic", "com.mands.d.1", b"amqp")
+        got = sorted((message.topic, message.payload) for message in (device.get() for _ in range(4)))
+        assert got == [("com/mands/d/1", b"amqp"), ("com/mands/d/1", b"com.mands/d.1"),
+                       ("com/mands/d/1", b"com/mands/d/1"), ("jo/bs/1", b"jo/bs/1")]
+
+
 # ---- who receives a message
 
 

@@ -154,3 +154,24 @@ def test_topics_of_a_bridge_are_not_rewritten(own_broker, mosquitto, unique):
     inver, other = own_broker(environment={"INVER_MQTT_REWRITE": rules}), mosquitto()
     put(inver, name, other.mqtt_port)
     wait_carries(inver, other, name)
+
+
+def test_local_topics_of_a_bridge_are_named_as_those_of_clients(own_broker, mosquitto, unique):
+    """`mqtt.amqp_names = "rabbitmq"` holds for this side: the other server's topics keep their dots."""
+    name = unique
+    inver, other = own_broker(environment={"INVER_MQTT_AMQP_NAMES": "rabbitmq"}), mosquitto()
+    topic = {"filter": "#", "direction": "both", "qos": 1, "local_prefix": f"{name}.l/", "remote_prefix": f"{name}.r/"}
+    put(inver, name, other.mqtt_port, topics=[topic])
+    wait_connected(inver, name)
+    up, down = (f"{name}.l/up/1", f"{name}.r/up/1"), (f"{name}.r/down.2", f"{name}/l/down/2")
+    with mqtt(inver) as here, mqtt(other) as there:
+        there.subscribe(up[1])
+        here.subscribe(down[1])
+
+        def passes(sender, receiver, topic):
+            sender.publish(topic, b"probe")
+            return not receiver.messages.empty()
+
+        for sender, receiver, (sent, comes) in ((here, there, up), (there, here, down)):
+            wait_until(lambda: passes(sender, receiver, sent), CONNECT_SECONDS, f"{sent} as {comes}")
+            assert receiver.get().topic == comes

@@ -15,8 +15,8 @@ use inver_broker::ProtocolPlugin;
 use inver_driver::Timeouts;
 use inver_kafka::{Kafka, KafkaConfig};
 pub(crate) use inver_mqtt::bridge::{Bridge, BridgeHost, Dial, forget as forget_bridge};
+use inver_mqtt::{AmqpNames, Mqtt, MqttConfig};
 pub(crate) use inver_mqtt::{BRIDGES_MAX, BridgeSpec, BridgeTls};
-use inver_mqtt::{Mqtt, MqttConfig};
 
 use crate::config::acl_file;
 use crate::settings::Settings;
@@ -72,6 +72,14 @@ pub(crate) struct SharedSettings {
     pub(crate) memory_limit: usize,
 }
 
+/// What bridges need of the settings of their protocol.
+pub(crate) struct BridgeSettings {
+    /// The bridges of the configuration.
+    pub(crate) configured: Vec<BridgeSpec>,
+    /// What the broker makes of topics.
+    pub(crate) amqp_names: AmqpNames,
+}
+
 /// A protocol's own section of the configuration.
 pub(crate) trait ProtocolSettings: Settings {
     /// The protocol with these settings.
@@ -94,8 +102,8 @@ pub(crate) trait ProtocolSettings: Settings {
         None
     }
 
-    /// The bridges of the configuration, if the protocol has bridges.
-    fn bridges(&self) -> Option<Vec<BridgeSpec>> {
+    /// Settings of bridges, if the protocol has bridges.
+    fn bridges(&self) -> Option<BridgeSettings> {
         None
     }
 }
@@ -138,8 +146,8 @@ impl ProtocolSettings for MqttConfig {
         self.acl_file.as_deref().map_or_else(|| Ok(Vec::new()), acl_file::read)
     }
 
-    fn bridges(&self) -> Option<Vec<BridgeSpec>> {
-        Some(self.bridges.0.clone())
+    fn bridges(&self) -> Option<BridgeSettings> {
+        Some(BridgeSettings { configured: self.bridges.0.clone(), amqp_names: self.amqp_names })
     }
 }
 

@@ -229,16 +229,17 @@ fn start_bridges(
     workers: &Workers,
     shutdown: &CancellationToken,
 ) {
-    let configured = config.protocols.iter().find_map(|protocol| protocol.settings.bridges());
-    let (Some(configured), Some(protocol)) = (configured, listeners.protocol(BRIDGED)) else { return };
+    let settings = config.protocols.iter().find_map(|protocol| protocol.settings.bridges());
+    let (Some(settings), Some(protocol)) = (settings, listeners.protocol(BRIDGED)) else { return };
     let host = BridgeHost {
         protocol,
         broker: broker.clone(),
         dial: Arc::new(TcpDial),
         login_timeout: config.limits.timeouts().login,
         packet_bytes_max: config.limits.message_bytes_max,
+        amqp_names: settings.amqp_names,
     };
-    http.set_bridges(Bridges::start(host, configured, workers.clone(), shutdown.clone()));
+    http.set_bridges(Bridges::start(host, settings.configured, workers.clone(), shutdown.clone()));
 }
 
 fn open(config: &Config, clock: Clock, tokens: &Tokens, traces: Traces) -> anyhow::Result<Broker> {

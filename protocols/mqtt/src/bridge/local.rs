@@ -44,13 +44,15 @@ impl Bridge {
         properties.push(Property::ReceiveMaximum(1))?;
         let connect = self.local_connect(&properties, None);
         link.connect(connect, clock, host.login_timeout).await?;
-        let topics = Topics::out(&self.spec);
+        let names = host.amqp_names;
+        let topics = Topics::out(&self.spec, names);
         let wanted = topics.wanted();
         let now = clock.now();
         let mut answers = 0;
-        let kept: BTreeSet<&[u8]> = wanted.iter().map(|wanted| wanted.filter.as_bytes()).collect();
-        let stale = had.iter().map(|filter| &*filter.filter).filter(|filter| !kept.contains(filter));
-        let stale: Vec<&str> = stale.filter_map(|filter| std::str::from_utf8(filter).ok()).collect();
+        let kept: BTreeSet<&str> = wanted.iter().map(|wanted| wanted.filter).collect();
+        let had = had.iter().filter_map(|filter| std::str::from_utf8(&filter.filter).ok());
+        // An UNSUBSCRIBE of one from before the names were changed would mean one that is wanted.
+        let stale: Vec<&str> = had.filter(|filter| !kept.contains(&*names.topic(filter))).collect();
         if !stale.is_empty() {
             link.put(&unsubscribe(stale), now)?;
             answers += 1;
@@ -151,7 +153,7 @@ impl Bridge {
         let mut properties = PropertiesBuf::new();
         properties.push(Property::SessionExpiryInterval(u32::MAX))?;
         properties.push(Property::ReceiveMaximum(self.spec.inflight_max.min(remote.receive_maximum)))?;
-        let growth = Topics::out(&self.spec).growth_max();
+        let growth = Topics::out(&self.spec, host.amqp_names).growth_max();
         let packet_bytes_max = remote.packet_bytes_max.saturating_sub(growth).max(1);
         properties.push(Property::MaximumPacketSize(u32::try_from(packet_bytes_max).unwrap_or(u32::MAX)))?;
         let will = self.spec.notifications.then(|| self.gone());

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use inver_broker::{Broker, Clock, Io, ProtocolPlugin};
+use inver_broker::{Broker, Io, ProtocolPlugin};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -41,7 +41,7 @@ use crate::codec::{
     Connect, Disconnect, PACKET_BYTES_MAX, Packet, Properties, PropertiesBuf, Property, Publish, Qos, Reason,
     RetainHandling, Subscribe, SubscribeOptions, Unsubscribe, Version, Will,
 };
-use crate::config::{BridgeSpec, BridgeTls, BridgeVersion};
+use crate::config::{AmqpNames, BridgeSpec, BridgeTls, BridgeVersion};
 
 /// The identifiers of the SUBSCRIBE and UNSUBSCRIBE of a bridge. A message of this broker may have the same: messages wait
 /// until the other server has answered [MQTT-2.2.1-3].
@@ -71,6 +71,8 @@ pub struct BridgeHost {
     pub login_timeout: Duration,
     /// The longest packet that this broker accepts.
     pub packet_bytes_max: usize,
+    /// What this broker makes of topics.
+    pub amqp_names: AmqpNames,
 }
 
 /// A bridge.
@@ -290,7 +292,7 @@ impl Bridge {
         stop: &CancellationToken,
     ) -> (Result<(), BridgeError>, bool) {
         let clock = host.broker.clock();
-        let mut relay = match self.begin(clock, links, (peer, stale)) {
+        let mut relay = match self.begin(host, links, (peer, stale)) {
             Ok(relay) => relay,
             Err(error) => return (Err(error), false),
         };
@@ -309,12 +311,13 @@ impl Bridge {
     /// Subscribes on both sides, tells that there is a connection, and begins to pass messages on.
     fn begin(
         &self,
-        clock: &Clock,
+        host: &BridgeHost,
         (mut local, mut remote): (Link, Link),
         (peer, stale): (&Peer<'_>, Vec<String>),
     ) -> Result<Relay<'_>, BridgeError> {
-        let (spec, now, mut unanswered) = (&self.spec, clock.now(), 0);
-        let (out, incoming) = (Topics::out(spec), Topics::incoming(spec));
+        let (spec, clock, mut unanswered) = (&self.spec, host.broker.clock(), 0);
+        let now = clock.now();
+        let (out, incoming) = (Topics::out(spec, host.amqp_names), Topics::incoming(spec));
         let is_known = remote.terms.session_present;
         // What was published while nobody kept it is sent as a retained message; what was queued must not be followed
         // by an older retained one.

@@ -1,7 +1,7 @@
 //! Topics of one side as topics of the other.
 
 use crate::codec::Qos;
-use crate::config::{BridgeSpec, BridgeTopic, Direction, template};
+use crate::config::{AmqpNames, BridgeSpec, BridgeTopic, Direction, template};
 
 /// The topics that go one way: the first entry that matches says what a topic becomes.
 #[derive(Debug)]
@@ -28,10 +28,11 @@ pub(super) struct Wanted<'a> {
 }
 
 impl Topics {
-    /// Those that go out.
-    pub(super) fn out(spec: &BridgeSpec) -> Topics {
+    /// Those that go out, by the topics that this broker has: `names` changes separators, and no lengths.
+    pub(super) fn out(spec: &BridgeSpec, names: AmqpNames) -> Topics {
         Topics::of(spec, Direction::In, |topic| {
-            (topic.local_filter(), topic.local_prefix.len(), topic.remote_prefix.clone())
+            let filter = names.topic(&topic.local_filter()).into_owned();
+            (filter, topic.local_prefix.len(), topic.remote_prefix.clone())
         })
     }
 
@@ -114,7 +115,7 @@ mod tests {
 
     #[test]
     fn prefixes_are_exchanged_both_ways() {
-        let (out, incoming) = (Topics::out(&topics()), Topics::incoming(&topics()));
+        let (out, incoming) = (Topics::out(&topics(), AmqpNames::Reversible), Topics::incoming(&topics()));
         let mut into = String::new();
         for (topics, topic, becomes) in [
             (&out, "up/a/b", Some("site/1/up/a/b")),
@@ -133,14 +134,42 @@ mod tests {
     }
 
     #[test]
+    fn local_filters_are_as_the_brokers_topics() {
+        let topic = |filter: &str, local: &str, remote: &str| BridgeTopic {
+            filter: filter.into(),
+            direction: Direction::Both,
+            local_prefix: local.into(),
+            remote_prefix: remote.into(),
+            ..BridgeTopic::default()
+        };
+        let topics = vec![topic("up.a/#", "site.1/", "far.away/")];
+        let spec = BridgeSpec { topics, ..BridgeSpec::default() };
+        let mut into = String::new();
+        for (names, filter, one, other) in [
+            (AmqpNames::Rabbitmq, "site/1/up/a/#", "site/1/up/a/b", "far.away/up/a/b"),
+            (AmqpNames::Reversible, "site.1/up.a/#", "site.1/up.a/b", "far.away/up.a/b"),
+        ] {
+            let out = Topics::out(&spec, names);
+            assert_eq!(out.wanted()[0].filter, filter);
+            assert!(out.translate(one, &mut into));
+            assert_eq!(into, other);
+        }
+        assert_eq!(
+            Topics::incoming(&spec).wanted()[0].filter,
+            "far.away/up.a/#",
+            "another server's are its own"
+        );
+    }
+
+    #[test]
     fn a_topic_that_would_be_empty_is_not_carried() {
-        let out = Topics::out(&topics());
+        let out = Topics::out(&topics(), AmqpNames::Reversible);
         assert!(!out.translate("shared/", &mut String::new()));
     }
 
     #[test]
     fn a_filter_is_subscribed_to_once_at_the_highest_qos() {
-        let out = Topics::out(&topics());
+        let out = Topics::out(&topics(), AmqpNames::Reversible);
         let wanted: Vec<_> = out.wanted().iter().map(|wanted| (wanted.filter, wanted.qos as u8)).collect();
         assert_eq!(wanted, [("up/#", 2), ("shared/#", 0), ("one", 1)]);
     }

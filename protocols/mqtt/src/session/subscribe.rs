@@ -76,15 +76,15 @@ impl Session {
         let inner = filters::inner(filter);
         let is_asked = !inner.is_empty() && !self.is_internal();
         let rewritten = is_asked.then(|| self.server.config.rewrite.subscribe(inner, by)).flatten();
-        self.as_address(filter, rewritten)
+        self.as_address(filter, rewritten.as_deref())
     }
 
     /// The filter as an address is written, with `rewritten` in place of what is behind its prefix or group.
-    fn as_address<'a>(&self, filter: &'a str, rewritten: Option<String>) -> Cow<'a, str> {
+    fn as_address<'a>(&self, filter: &'a str, rewritten: Option<&str>) -> Cow<'a, str> {
         let inner = filters::inner(filter);
         let prefix = filter.strip_suffix(inner).unwrap_or_default();
         let names = self.server.config.amqp_names;
-        match (names.topic(rewritten.as_deref().unwrap_or(inner)), &rewritten) {
+        match (names.topic(rewritten.unwrap_or(inner)), rewritten) {
             (Cow::Borrowed(_), None) => Cow::Borrowed(filter),
             (inner, _) => Cow::Owned(format!("{prefix}{inner}")),
         }

@@ -17,7 +17,7 @@ use inver_mqtt::codec::{
     Ack, ConnAck, Connect, Disconnect, Packet, Properties, PropertiesBuf, Property, Publish, Qos, Reason,
     SubAck, Subscribe, SubscribeOptions, Unsubscribe, Version, Will, decode,
 };
-use inver_mqtt::{Mqtt, MqttConfig};
+use inver_mqtt::{AmqpNames, Mqtt, MqttConfig};
 use inver_storage::{CommitPolicy, Log, LogOptions};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -144,6 +144,7 @@ impl Server {
             dial,
             login_timeout: DEADLINE,
             packet_bytes_max: 1 << 20,
+            amqp_names: AmqpNames::Reversible,
         }
     }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
-use crate::config::BridgeSpec;
+use crate::config::{AmqpNames, BridgeSpec};
 
 const PIPE_BYTES: usize = 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
@@ -27,7 +27,10 @@ async fn a_server_that_is_not_read_is_not_silent() {
     remote.terms.keep_alive = Some(KEEP_ALIVE);
     let waiting_bytes = HARD_BYTES_MAX + 2 * PIPE_BYTES;
     local.output.resize(waiting_bytes, 0);
-    let flows = (Flow::new(Topics::out(&spec), true), Flow::new(Topics::incoming(&spec), true));
+    let flows = (
+        Flow::new(Topics::out(&spec, AmqpNames::Reversible), true),
+        Flow::new(Topics::incoming(&spec), true),
+    );
     let mut relay = Relay::new((local, remote), flows, 0, "b", &status);
     let stop = CancellationToken::new();
     let other_server = async {
