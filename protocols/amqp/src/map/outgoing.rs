@@ -2,7 +2,7 @@
 
 use inver_broker::address::{Form, rewrite};
 use inver_broker::message::{CLAIMED, Death, HeaderView, Property, name};
-use inver_broker::{Arguments, Delivery, Value as CoreValue};
+use inver_broker::{Arguments, Delivery, QueueSpec, Value as CoreValue};
 use inver_storage::batch::Record;
 
 use super::deaths;
@@ -256,6 +256,11 @@ pub(crate) enum Tells {
 }
 
 impl Tells {
+    /// What deliveries from a queue tell. Those from a stream tell their offsets, if its reader is a consumer.
+    pub(crate) fn of_queue(queue: &QueueSpec) -> Tells {
+        if queue.is_quorum() { Tells::Deliveries } else { Tells::Nothing }
+    }
+
     /// The header of a delivery.
     #[inline]
     pub(crate) fn of(self, delivery: &Delivery) -> Option<(&'static [u8], i64)> {

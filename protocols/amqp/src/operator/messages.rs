@@ -298,7 +298,7 @@ impl Operator {
             }
         }
         let ready = found.depth().ready;
-        let tells = if found.spec().is_quorum() { Tells::Deliveries } else { Tells::Nothing };
+        let tells = Tells::of_queue(found.spec());
         let now_ms = client.namespace.clock().steady_ms();
         let (mut renderer, mut told) = (Renderer::default(), Told::default());
         let last = deliveries.len().saturating_sub(1);

@@ -123,9 +123,9 @@ impl Channel {
         let mut consumer = ChannelConsumer::new(&tag, &source, consumer, no_ack, self.prefetch);
         consumer.counted = Some(CountedConsumer::default());
         consumer.tells = match &queue {
-            Some(queue) if queue.spec().is_quorum() => Tells::Deliveries,
             _ if is_stream => Tells::Offset,
-            _ => Tells::Nothing,
+            Some(queue) => Tells::of_queue(queue.spec()),
+            None => Tells::Nothing,
         };
         consumer.reader = reader.map(Box::new);
         self.consumers.insert(consumer);

@@ -61,9 +61,8 @@ impl Channel {
                     self.traced.add(tag, delivered);
                 }
                 let message = shared.renderer.render(&delivery.record, source, table_max, shared.now_ms);
-                let is_counted =
-                    shared.client.namespace.queue(&name).is_some_and(|queue| queue.spec().is_quorum());
-                let tells = if is_counted { Tells::Deliveries } else { Tells::Nothing };
+                let queue = shared.client.namespace.queue(&name);
+                let tells = queue.map_or(Tells::Nothing, |queue| Tells::of_queue(queue.spec()));
                 let properties = shared.told.properties(message.properties, tells.of(&delivery));
                 write::get_ok(
                     out,
