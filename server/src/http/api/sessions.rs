@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use inver_access::{Operation, ResourceKind};
-use inver_broker::{AuditKind, Expiry, LiveConnection, Order, SessionInfo, Sessions};
+use inver_broker::{AuditKind, Completion, Expiry, LiveConnection, Order, SessionInfo, Sessions};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -177,14 +177,7 @@ pub(in crate::http) async fn purge(
     Name(name): Name,
     scope: Scope,
 ) -> Result<Json<Count>, Problem> {
-    scope.check(ResourceKind::Session, &name, Operation::Delete)?;
-    durable(&app, move |_| {
-        let purged = scope.sessions().purge(&name)?;
-        let (messages, completion) = purged.ok_or_else(|| unknown(&name))?;
-        scope.namespace().audit(AuditKind::Deleted, "purge", "session", &name);
-        Ok((Json(Count { messages }), completion))
-    })
-    .await
+    remove(&app, scope, name, "purge", Sessions::purge).await
 }
 
 /// Steps over messages that wait for a client and cannot be read since the log is damaged. Those that can be read stay.
@@ -196,11 +189,22 @@ pub(in crate::http) async fn skip_damaged(
     Name(name): Name,
     scope: Scope,
 ) -> Result<Json<Count>, Problem> {
+    remove(&app, scope, name, "skip-damaged", Sessions::skip_damaged).await
+}
+
+/// Removes messages that wait for a client, and counts them.
+async fn remove<E: Into<Problem> + 'static>(
+    app: &App,
+    scope: Scope,
+    name: String,
+    operation: &'static str,
+    messages: impl FnOnce(&Sessions, &str) -> Result<Option<(u64, Completion)>, E> + Send + 'static,
+) -> Result<Json<Count>, Problem> {
     scope.check(ResourceKind::Session, &name, Operation::Delete)?;
-    durable(&app, move |_| {
-        let skipped = scope.sessions().skip_damaged(&name)?;
-        let (messages, completion) = skipped.ok_or_else(|| unknown(&name))?;
-        scope.namespace().audit(AuditKind::Deleted, "skip-damaged", "session", &name);
+    durable(app, move |_| {
+        let removed = messages(scope.sessions(), &name).map_err(Into::into)?;
+        let (messages, completion) = removed.ok_or_else(|| unknown(&name))?;
+        scope.namespace().audit(AuditKind::Deleted, operation, "session", &name);
         Ok((Json(Count { messages }), completion))
     })
     .await

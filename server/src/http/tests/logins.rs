@@ -1,34 +1,8 @@
-use inver_access::{Credential, Tags};
-
 use super::*;
-
-/// A server with an administrator, a user who monitors, one who manages, and one without tags.
-fn with_users() -> Server {
-    let server = Server::with_logins();
-    for (name, tags) in [
-        ("root", vec![Tag::Administrator]),
-        ("mon", vec![Tag::Monitoring]),
-        ("man", vec![Tag::Management]),
-        ("none", vec![]),
-    ] {
-        let mut user = User::new(name);
-        user.tags = Tags::from_iter(tags);
-        user.credentials = vec![Credential::argon2id(b"pw").unwrap()];
-        let _ = server.broker.access().put_user(user).unwrap();
-    }
-    server
-}
-
-fn basic(user: &str) -> String {
-    let encoded = data_encoding::BASE64.encode(format!("{user}:pw").as_bytes());
-    format!("Authorization: Basic {encoded}\r\n")
-}
-
-const EMPTY: &str = "Content-Length: 0\r\n";
 
 #[tokio::test]
 async fn tags_decide_what_a_user_may_do() {
-    let server = with_users();
+    let server = Server::with_users();
     let get = async |user: &str, path: &str| server.ask("GET", path, &basic(user)).await.status;
     assert_eq!(get("root", "/api/v1/queues").await, 200);
     assert_eq!(get("mon", "/api/v1/queues").await, 200);
@@ -43,7 +17,7 @@ async fn tags_decide_what_a_user_may_do() {
 
 #[tokio::test]
 async fn a_page_logs_in_with_a_cookie_that_forged_requests_cannot_use() {
-    let server = with_users();
+    let server = Server::with_users();
     let wrong = json!({"user": "root", "password": "wp"});
     assert_eq!(server.send("POST", "/api/v1/login", &wrong).await.problem().0, 401);
     let login = server.send("POST", "/api/v1/login", &json!({"user": "root", "password": "pw"})).await;
@@ -67,7 +41,7 @@ async fn a_page_logs_in_with_a_cookie_that_forged_requests_cannot_use() {
 
 #[tokio::test]
 async fn tokens_stand_for_their_user_until_they_end() {
-    let server = with_users();
+    let server = Server::with_users();
     let body = json!({"name": "ci"}).to_string();
     let headers = format!(
         "{}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",

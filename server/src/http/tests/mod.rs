@@ -1,11 +1,12 @@
 mod access;
 mod changes;
+mod emqx;
 mod logins;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use inver_access::{Tag, User};
+use inver_access::{Credential, Tag, Tags, User};
 use inver_broker::{Authenticator, BrokerConfig, Clock, LoopbackOnly, QueueSpec, TopicConfig, TopicSpec};
 use inver_storage::{CommitPolicy, Log, LogOptions};
 use serde_json::{Value, json};
@@ -73,6 +74,23 @@ impl Server {
         server
     }
 
+    /// One with an administrator, a user who monitors, one who manages, and one without tags.
+    fn with_users() -> Server {
+        let server = Server::with_logins();
+        for (name, tags) in [
+            ("root", vec![Tag::Administrator]),
+            ("mon", vec![Tag::Monitoring]),
+            ("man", vec![Tag::Management]),
+            ("none", vec![]),
+        ] {
+            let mut user = User::new(name);
+            user.tags = Tags::from_iter(tags);
+            user.credentials = vec![Credential::argon2id(b"pw").unwrap()];
+            let _ = server.broker.access().put_user(user).unwrap();
+        }
+        server
+    }
+
     fn with(authenticator: Arc<dyn Authenticator>) -> Server {
         let folder = tempfile::tempdir().unwrap();
         let options =
@@ -128,6 +146,14 @@ impl Server {
         Answer { status, head: head.to_lowercase(), head_as_sent: head.to_string(), body: body.to_string() }
     }
 }
+
+/// The login of a user of [`Server::with_users`].
+fn basic(user: &str) -> String {
+    let encoded = data_encoding::BASE64.encode(format!("{user}:pw").as_bytes());
+    format!("Authorization: Basic {encoded}\r\n")
+}
+
+const EMPTY: &str = "Content-Length: 0\r\n";
 
 impl Drop for Server {
     fn drop(&mut self) {
