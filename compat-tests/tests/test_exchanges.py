@@ -6,7 +6,7 @@ import pika
 import pytest
 
 import wire
-from clients import amqp, amqp_get, amqp_refusal
+from clients import amqp, amqp_get, amqp_refusal, mqtt
 from harness import wait_until
 from wire import Amqp, Mqtt
 
@@ -137,6 +137,30 @@ def test_a_queue_that_is_bound_gets_the_last_messages(broker, unique):
                 f"{unique}-bad", "x-recent-history", arguments={"x-recent-history-length": length}))
             assert refused == (406, f"PRECONDITION_FAILED - Invalid argument {shown}, 'x-recent-history-length' must be "
                                     "a positive integer")
+
+
+def test_the_last_messages_are_those_that_reached_the_exchange_and_were_published(broker, unique):
+    with amqp(broker) as channel, mqtt(broker) as device:
+        channel.exchange_declare(unique, "x-recent-history", durable=True)
+        channel.exchange_bind(unique, "amq.topic", f"{unique}.#")
+        channel.exchange_declare(f"{unique}-first", "direct", arguments={"alternate-exchange": unique})
+        device.publish(f"{unique}/mqtt", b"mqtt")
+        channel.basic_publish(f"{unique}-first", "no binding", b"alternate")
+        with amqp(broker, confirm=False) as transactional:
+            transactional.tx_select()
+            transactional.basic_publish(unique, "k", b"rolled back")
+            transactional.tx_rollback()
+            transactional.basic_publish(unique, "k", b"committed")
+            transactional.tx_commit()
+        full = channel.queue_declare(f"{unique}-full", arguments={"x-max-length": 1, "x-overflow": "reject-publish"}).method.queue
+        channel.queue_bind(full, unique, "")
+        assert channel.queue_declare(full, passive=True).method.message_count == 1, "it takes no more"
+        with pytest.raises(pika.exceptions.NackError):
+            channel.basic_publish(unique, "k", b"refused")
+        queue = channel.queue_declare("", exclusive=True).method.queue
+        channel.queue_bind(queue, unique, "")
+        assert sorted(amqp_get(channel, queue)[2] for _ in range(3)) == [b"alternate", b"committed", b"mqtt"]
+        assert channel.queue_declare(queue, passive=True).method.message_count == 0
 
 
 def test_a_message_to_very_many_queues_is_there_before_what_the_client_sends_next(broker):
