@@ -95,7 +95,8 @@ class Connection:
     def __init__(self, port, seconds=60):
         self.socket = socket.create_connection(("127.0.0.1", port), seconds)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.read = self.socket.makefile("rb", 1 << 18).read
+        self.file = self.socket.makefile("rb", 1 << 18)
+        self.read = self.file.read
 
     def send(self, *data):
         self.socket.sendall(b"".join(data))
@@ -107,6 +108,8 @@ class Connection:
         return data
 
     def close(self):
+        # The socket is open as long as either is.
+        self.file.close()
         self.socket.close()
 
     def __enter__(self):

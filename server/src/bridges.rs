@@ -27,7 +27,7 @@ use crate::runtime::Workers;
 const TABLE: &str = "bridges";
 /// Why a bridge with the mask of a password is not added.
 const NO_PASSWORD: &str =
-    "`password` is `***`, which stands for the password of the bridge that is there: there is none";
+    "`password` is `***`, which stands for the password of the bridge that is there: none is known";
 
 /// Every bridge.
 pub(crate) struct Bridges {
@@ -157,10 +157,11 @@ impl Bridges {
         if let Some(other) = self.with_session_of(&spec) {
             return Err(BridgesError::SameSession(other));
         }
-        match &former {
-            Some(former) => spec.unmask(former),
-            None if spec.is_masked() => return Err(BridgesError::Invalid(NO_PASSWORD.to_owned())),
-            None => {}
+        if let Some(former) = &former {
+            spec.unmask(former);
+        }
+        if spec.is_masked() {
+            return Err(BridgesError::Invalid(NO_PASSWORD.to_owned()));
         }
         let row = serde_json::to_vec(&spec).map_err(|error| BridgesError::Invalid(error.to_string()))?;
         let mut completion =

@@ -90,14 +90,12 @@ impl DropSink for DeadLetterer {
         Ok(completion)
     }
 
-    fn refused(&self, by: &Subscription, message: &Message<'_>) -> bool {
-        let Some((mut publisher, to)) = self.target(by) else { return false };
+    fn refused(&self, by: &Subscription, message: &Message<'_>) -> Option<Completion> {
+        let (mut publisher, to) = self.target(by)?;
         let mut single = BatchBuilder::new(0);
         let Message { timestamp_ms, key, headers, value, .. } = message;
         single.push_with(*timestamp_ms, *key, headers.count as usize, headers.bytes, *value);
-        let Some(Ok(record)) = records(single.finish().bytes()).ok().and_then(|mut r| r.next()) else {
-            return false;
-        };
+        let record = records(single.finish().bytes()).ok()?.next()?.ok()?;
         let id = DeliveryId { partition: 0, offset: 0 };
         let dropped = Dropped { id, record, reason: DropReason::MaxLength };
         let is_published = publish(by, &dropped, &to, &mut HeaderWriter::default(), &mut publisher, false);
@@ -108,7 +106,7 @@ impl DropSink for DeadLetterer {
         if let Err(error) = &flushed {
             tracing::warn!(queue = by.name(), %error, "failed to dead-letter a refused message");
         }
-        is_published && flushed.is_ok()
+        flushed.ok().filter(|_| is_published)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::completion::Completion;
 use crate::message::Message;
 use crate::queue::Queue;
 use crate::receivers::ReceiverSet;
@@ -16,8 +17,8 @@ pub(crate) const LENGTH_CHECK_MS: i64 = 10;
 #[derive(Default)]
 pub(crate) struct Refusals {
     pub(crate) by: Vec<Arc<Queue>>,
-    /// A receiver of the dead-letter exchange of one of them has it.
-    pub(crate) is_dead_lettered: bool,
+    /// If receivers of their dead-letter exchanges have it: complete once it is in these.
+    pub(crate) dead_lettered: Option<Completion>,
 }
 
 /// A check of a queue.
@@ -65,8 +66,10 @@ impl LimitChecks {
                 limits.bounds_length().then(|| message.timestamp_ms.saturating_add(LENGTH_CHECK_MS));
             // Asked once: a queue that fills up meanwhile must not refuse what others were given.
             if !to_all && is_refused_by(queue, batch) {
-                if limits.overflow == Overflow::RejectPublishDeadLetter {
-                    refusals.is_dead_lettered |= queue.subscription().refuse(message);
+                if limits.overflow == Overflow::RejectPublishDeadLetter
+                    && let Some(done) = queue.subscription().refuse(message)
+                {
+                    refusals.dead_lettered = Some(refusals.dead_lettered.unwrap_or_default().and(done));
                 }
                 refusals.by.push(queue.clone());
                 continue;

@@ -121,6 +121,8 @@ pub struct Publisher {
     write_batch: WriteBatch,
     /// What was flushed and is not delivered to all receivers yet.
     fan_out: Option<Box<FanOut>>,
+    /// When what queues refused since the last flush is in the queues of their dead-letter exchanges.
+    dead_letters: Completion,
     entry: Entry,
     retained: Vec<Retain>,
     checks: LimitChecks,
@@ -185,6 +187,7 @@ impl Publisher {
             permissions_version: 0,
             write_batch: WriteBatch::default(),
             fan_out: None,
+            dead_letters: Completion::Now,
             entry: Entry::new(),
             retained: Vec::new(),
             checks: LimitChecks::default(),
@@ -354,9 +357,12 @@ impl Publisher {
         }
         let (mut is_refused, mut is_dead_lettered) = (route.lacks_capture, false);
         if LimitChecks::are_needed(&route.set, message) {
-            let Refusals { by: refusing, is_dead_lettered: has_letter } =
+            let Refusals { by: refusing, dead_lettered } =
                 self.checks.apply(&self.write_batch, &route.set, message, to_all);
-            is_dead_lettered = has_letter;
+            if let Some(completion) = dead_lettered {
+                is_dead_lettered = true;
+                self.dead_letters = self.dead_letters.and(completion);
+            }
             if !refusing.is_empty() {
                 if to_all {
                     return Ok(Routed { destinations, refused: true, is_split: false });
@@ -463,6 +469,7 @@ impl Publisher {
             && self.entry.is_empty()
             && self.retained.is_empty()
             && self.spans.is_empty()
+            && self.dead_letters == Completion::Now
     }
 
     /// Discards everything since the last flush.
@@ -471,6 +478,7 @@ impl Publisher {
         self.entry = Entry::new();
         self.retained.clear();
         self.spans.clear();
+        self.dead_letters = Completion::Now;
         self.checks.discard();
     }
 
@@ -525,7 +533,8 @@ impl Publisher {
             self.checks.clear();
             return Ok(Completion::Now);
         }
-        let flushed = self.submit(in_slices);
+        let dead_letters = std::mem::take(&mut self.dead_letters);
+        let flushed = self.submit(in_slices).map(|completion| completion.and(dead_letters));
         self.checks.schedule(flushed.is_ok());
         if !self.spans.is_empty() {
             self.send_spans(&flushed.as_ref().copied().map_err(ToString::to_string));

@@ -66,7 +66,7 @@ const RULES: &[Rule] = &[
     ("exchange", &["address", "bindings", "completion", "history", "message", "policy", "queue", "receivers", "spec", "value"]),
     ("fan_out", &["receivers", "subscription"]),
     ("write_batch", &["completion", "fan_out", "history", "message", "queue", "receivers", "seeded_bugs", "subscription"]),
-    ("limit_checks", &["message", "queue", "receivers", "spec", "write_batch"]),
+    ("limit_checks", &["completion", "message", "queue", "receivers", "spec", "write_batch"]),
     ("namespace", &["access", "address", "audit", "bag", "batch_format", "bindings", "capture", "clock", "committed_offsets", "completion", "context", "exchange", "history", "limit_checks", "limits", "maps", "message", "ordered", "peek", "policy", "queue", "receivers", "removal", "retained", "rows", "seeded_bugs", "spec", "subscription", "telemetry", "topic", "traces", "transactions", "value", "write_batch"]),
     ("router", &["access", "address", "bindings", "exchange", "history", "message", "namespace", "queue", "receivers", "spec", "topic", "value"]),
     ("publisher", &["access", "address", "completion", "exchange", "fan_out", "history", "limit_checks", "limits", "message", "namespace", "queue", "receivers", "router", "seeded_bugs", "spec", "subscription", "traces", "write_batch"]),

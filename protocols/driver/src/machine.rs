@@ -123,7 +123,7 @@ pub trait Machine: Send + Unpin {
     fn expired(&mut self, activity: &Activity, now: Instant, out: &mut Output) -> Result<(), Self::Error>;
 
     /// Polls work of the machine's own, such as checking credentials; the machine should take no input meanwhile. Ready
-    /// when it is done; a turn follows.
+    /// when it, or a part of it, is done; a turn follows.
     fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let _no_work = cx;
         Poll::Pending

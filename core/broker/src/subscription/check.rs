@@ -20,6 +20,7 @@ use super::sizes::value_bytes;
 use super::source::{MemorySource, READ_BYTES, Skipped, Source};
 use super::state::{Load, State};
 use super::{Delivery, Depth, Subscription};
+use crate::completion::Completion;
 use crate::message::Message;
 use crate::seeded_bugs::{Bug, is_seeded};
 use crate::spec::{DeadLetter, DropReason, QueueBounds, QueueLimits};
@@ -189,9 +190,9 @@ impl Subscription {
         }
     }
 
-    /// Dead-letters a message that the full queue refused. Whether a receiver has it then.
-    pub(crate) fn refuse(&self, message: &Message<'_>) -> bool {
-        self.owner.get().is_some_and(|owner| owner.sink.refused(self, message))
+    /// Dead-letters a message that the full queue refused. None if no receiver has it then.
+    pub(crate) fn refuse(&self, message: &Message<'_>) -> Option<Completion> {
+        self.owner.get()?.sink.refused(self, message)
     }
 }
 

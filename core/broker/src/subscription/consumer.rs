@@ -208,15 +208,17 @@ impl Load {
     ) {
         let (drops_requeued, recheck) = subscription.locked(|state| {
             let recheck = state.loaded(self.source, self.again, batches);
-            // It was ahead when the read failed, and what was in front of it has been taken since, by consumers that
-            // waited for this load: one of them reads it again.
-            let is_next_now = has_failed && !state.unreadable && matches!(state.place_of(self), Place::Next);
-            if is_passed || is_next_now {
+            // It was ahead when the read failed, and what was in front of it has been taken or purged since, while consumers
+            // waited for this load: one of them reads on.
+            let is_reached = has_failed
+                && !state.unreadable
+                && matches!(state.place_of(self), Place::Next | Place::Passed);
+            if is_passed || is_reached {
                 state.wake_waiting();
             }
             // What cannot be read cannot be dropped either: a check would read it again, without end.
             let is_stopped = has_failed && state.unreadable;
-            (state.drops_requeued() && !is_stopped, recheck || is_passed || is_next_now)
+            (state.drops_requeued() && !is_stopped, recheck || is_passed || is_reached)
         });
         if drops_requeued {
             subscription.check(subscription.context.clock.steady_ms(), true);

@@ -17,9 +17,9 @@ pub(crate) trait DropSink: Send + Sync {
     /// queue, in one entry. Complete once they are in their new queues.
     fn dropped(&self, from: &Arc<Subscription>, dropped: &[Dropped]) -> Result<Completion, SubmitError>;
 
-    /// Publishes a message that a full queue refused to the dead-letter exchange, if the queue has one. Whether a receiver
-    /// has it then.
-    fn refused(&self, by: &Subscription, message: &Message<'_>) -> bool;
+    /// Publishes a message that a full queue refused to the dead-letter exchange, if the queue has one. If a receiver has
+    /// it then: complete once it is in its new queues.
+    fn refused(&self, by: &Subscription, message: &Message<'_>) -> Option<Completion>;
 }
 
 /// Schedules checks of a queue's limits. Called from any thread, the log's included: it takes no lock but the timers'.

@@ -1,7 +1,7 @@
 //! A connection: the session on the driver, with its deadlines, its login and the log's back-pressure.
 //!
-//! Back-pressure: the socket is not read while the log admits no more writes, while a reply waits for the log, while too many
-//! confirms are outstanding, or while the client does not read its output. A client that is not read need not send
+//! Back-pressure: the socket is not read while the log admits no more writes, while a reply waits for the log, while a message is on its
+//! way to very many receivers, while too many confirms are outstanding, or while the client does not read its output. A client that is not read need not send
 //! heartbeats.
 
 mod ended;

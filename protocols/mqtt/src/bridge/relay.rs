@@ -303,6 +303,9 @@ impl<'a> Relay<'a> {
         }
         from.input = input;
         from.advance(length);
+        if side == Side::Local {
+            self.is_held = false;
+        }
         Ok(true)
     }
 }

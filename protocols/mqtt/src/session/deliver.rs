@@ -74,7 +74,7 @@ impl Session {
                 self.sys_due = false;
                 self.send_sys(out)?;
             }
-            self.flush()?;
+            self.flush_in_slices()?;
             if !self.may_send(full, out) {
                 return Ok(true);
             }
