@@ -123,7 +123,7 @@ impl WriteBatch {
         open as u64 + sealed
     }
 
-    /// Bytes that it takes in an entry.
+    /// Bytes that it takes in an entry, and of what exchanges are to keep.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
