@@ -386,8 +386,11 @@ impl Publisher {
             }
             taken = true;
         }
-        if !route.is_plain && !route.histories.is_empty() && (taken || !is_refused) {
-            self.keep(&route.histories, message);
+        // With `to_all`, what nobody has stays where it was, and is published again.
+        if let Some(histories) = &route.histories
+            && (taken || !(is_refused || to_all))
+        {
+            self.keep(histories, message);
         }
         self.published += 1;
         self.cost += route.receivers + 1;
@@ -712,12 +715,12 @@ impl Publisher {
 
     /// Keeps a message, with the write batch, for queues that are bound later to the exchanges on its way that do so.
     #[cold]
-    fn keep(&mut self, histories: &[Arc<History>], message: &Message<'_>) {
+    fn keep(&mut self, histories: &Arc<[Arc<History>]>, message: &Message<'_>) {
         let stored = self.stored_lookup(message);
         let bytes_max = self.namespace.limits().exchange_history_bytes_max;
         if let Some(copy) = History::copy(message, message.lookup.unwrap_or(&stored), bytes_max) {
             self.cost += histories.len();
-            self.write_batch.keep(histories, &copy, bytes_max);
+            self.write_batch.keep(histories, copy, bytes_max);
         }
     }
 

@@ -52,7 +52,7 @@ pub(crate) struct Route {
     /// More exchanges lead on than one publish may visit: such a message is refused.
     pub(crate) is_cut: bool,
     /// Of the exchanges on the way, those that keep their last messages.
-    pub(crate) histories: Vec<Arc<History>>,
+    pub(crate) histories: Option<Arc<[Arc<History>]>>,
     /// No capture fails, it is not cut, and no history is on the way: one question for each message instead of four.
     pub(crate) is_plain: bool,
 }
@@ -114,7 +114,7 @@ pub(crate) fn to_inbox(inbox: &dyn Inbox, guaranteed: bool) -> Route {
         passed_on: false,
         tombstones: None,
         is_cut: false,
-        histories: Vec::new(),
+        histories: None,
         is_plain: true,
     }
 }
@@ -464,7 +464,7 @@ impl Found {
             tombstones: self.tombstones,
             is_cut: self.is_cut,
             is_plain: !(self.lacks_capture || self.passed_on || self.is_cut) && self.histories.is_empty(),
-            histories: self.histories,
+            histories: (!self.histories.is_empty()).then(|| self.histories.into()),
         }
     }
 }

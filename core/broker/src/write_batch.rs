@@ -41,17 +41,14 @@ pub(crate) struct WriteBatch {
     spare: Vec<BatchBuilder>,
     /// For receivers whose batch format has fewer headers.
     headers: HeaderWriter,
-    /// What exchanges keep once it is submitted.
+    /// What exchanges keep once it is submitted, each in so many bytes with its others at most.
     to_keep: Vec<ToKeep>,
+    history_bytes_max: usize,
     bytes: usize,
 }
 
-/// A message that an exchange keeps as one of its last.
-struct ToKeep {
-    history: Arc<History>,
-    copy: Bytes,
-    bytes_max: usize,
-}
+/// A message that exchanges keep as one of their last.
+type ToKeep = (Arc<[Arc<History>]>, Bytes);
 
 impl WriteBatch {
     /// Copies a message into the batch of its receivers.
@@ -80,11 +77,10 @@ impl WriteBatch {
     }
 
     /// Has exchanges keep a message, of at most `bytes_max` bytes with their others, once the batch is submitted.
-    pub(crate) fn keep(&mut self, histories: &[Arc<History>], copy: &Bytes, bytes_max: usize) {
-        let to_keep =
-            |history: &Arc<History>| ToKeep { history: history.clone(), copy: copy.clone(), bytes_max };
-        self.to_keep.extend(histories.iter().map(to_keep));
-        self.bytes += copy.len();
+    pub(crate) fn keep(&mut self, histories: &Arc<[Arc<History>]>, copy: Bytes, bytes_max: usize) {
+        self.bytes += copy.len() + size_of::<ToKeep>();
+        self.history_bytes_max = bytes_max;
+        self.to_keep.push((histories.clone(), copy));
     }
 
     fn open(&mut self, set: &Arc<ReceiverSet>) -> usize {
@@ -123,7 +119,7 @@ impl WriteBatch {
         open as u64 + sealed
     }
 
-    /// Bytes that it takes in an entry, and of what exchanges are to keep.
+    /// Bytes of what it has, with those around each batch in an entry, and of what exchanges are to keep.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -156,8 +152,8 @@ impl WriteBatch {
 
     /// Delivers the closed batches to the in-memory receivers, and has exchanges keep what they are to keep.
     pub(crate) fn deliver(&mut self) {
-        for ToKeep { history, copy, bytes_max } in self.to_keep.drain(..) {
-            history.keep(copy, bytes_max);
+        for (histories, copy) in self.to_keep.drain(..) {
+            histories.iter().for_each(|history| history.keep(copy.clone(), self.history_bytes_max));
         }
         for (set, batch) in self.sealed.drain(..) {
             Subscription::push_to_all(&set.live, &batch, &batch, None);

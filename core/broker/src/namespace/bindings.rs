@@ -267,11 +267,12 @@ impl Namespace {
             checks.schedule(flushed.is_ok());
             flushed
         };
+        let mut given = Completion::Now;
         let part_bytes_max = HISTORY_PART_BYTES_MAX.min(self.log().entry_bytes_max() / 2);
         for record in history.messages().iter().filter_map(|one| records(one).ok()).flatten().flatten() {
             let message = Message::of_record(&record, true);
             if batch.bytes() + peek::size(&record) > part_bytes_max {
-                flush(&mut batch, &mut checks, Entry::new())?;
+                given = given.and(flush(&mut batch, &mut checks, Entry::new())?);
             }
             // None is dead-lettered: the topology lock is held.
             if LimitChecks::are_needed(&set, &message)
@@ -282,9 +283,9 @@ impl Namespace {
             batch.add(&set, None, &message);
         }
         if batch.bytes() > part_bytes_max {
-            flush(&mut batch, &mut checks, Entry::new())?;
+            given = given.and(flush(&mut batch, &mut checks, Entry::new())?);
         }
-        Ok(flush(&mut batch, &mut checks, entry)?)
+        Ok(given.and(flush(&mut batch, &mut checks, entry)?))
     }
 
     /// An entry with the row of a binding.

@@ -91,11 +91,13 @@ fn what_arrives_by_another_exchange_is_kept() {
     }
     let mut publisher = publisher(&namespace);
     publish(&mut publisher, to("direct"), b"alternate");
+    // By the cached route too.
+    publish(&mut publisher, to("direct"), b"again");
     publish(&mut publisher, Target::Hub(b"a/b"), b"hub");
     publish(&mut publisher, to(HUB), b"bound");
     publish(&mut publisher, to("last"), b"itself");
     let _ = publisher.flush().unwrap();
-    let all: [&[u8]; 4] = [b"alternate", b"hub", b"bound", b"itself"];
+    let all: [&[u8]; 5] = [b"alternate", b"again", b"hub", b"bound", b"itself"];
     assert_eq!(kept(&last), all);
     assert_eq!(kept(&second), all);
 }

@@ -126,12 +126,9 @@ impl ExchangeSpec {
                 ExchangeKind::Direct
                 | ExchangeKind::Fanout
                 | ExchangeKind::Topic
-                | ExchangeKind::ModulusHash => true,
-                // The last one sees each message.
-                ExchangeKind::Headers
-                | ExchangeKind::Random
-                | ExchangeKind::LocalRandom
-                | ExchangeKind::RecentHistory => false,
+                | ExchangeKind::ModulusHash
+                | ExchangeKind::RecentHistory => true,
+                ExchangeKind::Headers | ExchangeKind::Random | ExchangeKind::LocalRandom => false,
                 ExchangeKind::ConsistentHash => {
                     ![HASH_HEADER, HASH_PROPERTY].iter().any(|name| self.arguments.contains_key(*name))
                 }

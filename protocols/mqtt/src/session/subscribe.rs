@@ -113,7 +113,7 @@ impl Session {
         }
         check_filter(filter).map_err(|error| error.to_string())?;
         let filter = self.as_address(filter, None);
-        let asked = filters::asked(&filter)?;
+        let asked = asked(&filter, matches!(filter, Cow::Owned(_))).map_err(|(_, why)| why)?;
         let qos = one.qos.min(self.limits.maximum_qos);
         let options = SubscribeOptions {
             qos: Qos::from_bits(qos).unwrap_or_default(),
