@@ -95,6 +95,7 @@ pub(crate) struct Inner {
     limits: RwLock<Limits>,
     topology: Mutex<()>,
     version: AtomicU64,
+    topics_version: AtomicU64,
     /// A route from an exchange of another kind may lead through a headers exchange.
     may_reach_headers: AtomicBool,
     topics: DashMap<Box<str>, Arc<Topic>>,
@@ -156,6 +157,7 @@ impl Namespace {
             limits: RwLock::new(config.limits),
             topology: Mutex::default(),
             version: AtomicU64::new(1),
+            topics_version: AtomicU64::new(1),
             may_reach_headers: AtomicBool::new(false),
             topics: maps::map(id),
             topics_by_name: Ordered::default(),
@@ -315,6 +317,13 @@ impl Namespace {
         self.0.version.load(Ordering::Acquire)
     }
 
+    /// The version of the topics, those of queues included: it changes when one appears, goes or gets partitions, and with
+    /// nothing else that changes a route.
+    #[must_use]
+    pub fn topics_version(&self) -> u64 {
+        self.0.topics_version.load(Ordering::Acquire)
+    }
+
     /// Its number: no other namespace has it or had it.
     #[must_use]
     pub fn id(&self) -> u32 {
@@ -323,6 +332,11 @@ impl Namespace {
 
     pub(crate) fn changed(&self) {
         self.0.version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Told after the change, so that who reads the version first and then the topics misses none.
+    fn topics_changed(&self) {
+        self.0.topics_version.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(crate) fn has_hub_subscribers(&self) -> bool {

@@ -135,6 +135,7 @@ impl Namespace {
         topic.add_partitions(self.streams(&ids));
         self.name_streams(&topic);
         self.extend_subscriptions(&topic, present);
+        self.topics_changed();
         self.changed();
         self.audit(AuditKind::Topology, "add-partitions", "topic", name);
         Ok(lsn)
@@ -183,6 +184,7 @@ impl Namespace {
             self.0.captures.set_topic(topic.name(), None, Some(&topic.config()));
         }
         self.name_streams(topic);
+        self.topics_changed();
     }
 
     pub(super) fn remove_topic(&self, topic: &Topic) {
@@ -196,6 +198,7 @@ impl Namespace {
             self.0.context.stream_names.remove(p.stream().id());
             self.0.listener_cache.remove(p.stream().id());
         });
+        self.topics_changed();
     }
 
     fn name_streams(&self, topic: &Topic) {

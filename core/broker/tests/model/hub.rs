@@ -358,6 +358,28 @@ async fn a_topic_does_not_capture_its_own_messages() {
 }
 
 #[tokio::test]
+async fn the_version_of_topics_changes_with_topics_alone() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let mut last = ns.topics_version();
+    let mut has_changed = || std::mem::replace(&mut last, ns.topics_version()) != ns.topics_version();
+    ns.create_topic("t", &TopicSpec { partitions: 1, config: Default::default() }).unwrap();
+    assert!(has_changed());
+    ns.add_partitions("t", 2).unwrap();
+    assert!(has_changed());
+    ns.declare_queue("d", QueueSpec { durable: true, ..QueueSpec::default() }).unwrap();
+    assert!(has_changed(), "readers of topics may read it");
+    let routes = ns.version();
+    let (_, mut opened) = open(&fixture.sessions(), "c", true).await;
+    opened.session.subscribe(b"a/#", &guaranteed()).unwrap();
+    ns.declare_queue("q", QueueSpec::default()).unwrap();
+    assert_ne!(ns.version(), routes);
+    assert!(!has_changed());
+    ns.delete_topic("t").unwrap();
+    assert!(has_changed());
+}
+
+#[tokio::test]
 async fn routes_are_invalidated_by_a_resumed_session_only_if_they_used_its_queues() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
