@@ -84,6 +84,10 @@ impl Handler for OffsetCommit {
     type Request = OffsetCommitRequest;
     type Response = OffsetCommitResponse;
 
+    fn is_long(cx: &RequestContext<'_>, request: &OffsetCommitRequest) -> bool {
+        cx.coordinator().is_held(&request.group_id)
+    }
+
     fn handle(cx: &mut RequestContext<'_>, mut request: OffsetCommitRequest) -> Reply<OffsetCommitResponse> {
         let may_commit = cx.access.check_group(&request.group_id, Operation::Read);
         let mut commits: Vec<Commit> = Vec::new();

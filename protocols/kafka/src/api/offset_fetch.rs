@@ -100,6 +100,13 @@ const GROUPS_SINCE: i16 = 8;
 /// First version that names topics by id (KIP-848).
 const BY_ID_SINCE: i16 = 10;
 
+impl OffsetFetchRequestGroup {
+    /// Whether the offsets are for a member of this epoch only.
+    fn asks_as_member(&self) -> bool {
+        self.member_id.is_some() && self.member_epoch >= 0
+    }
+}
+
 impl Handler for OffsetFetch {
     const KEY: i16 = 9;
     const VERSIONS: RangeInclusive<i16> = 1..=10;
@@ -109,9 +116,12 @@ impl Handler for OffsetFetch {
     type Response = OffsetFetchResponse;
 
     fn is_long(cx: &RequestContext<'_>, request: &OffsetFetchRequest) -> bool {
-        // All offsets of a group.
+        // All offsets of a group, or those that a member of a group asks for whose members are looked at for long.
+        let is_held = |group: &OffsetFetchRequestGroup| {
+            group.asks_as_member() && cx.coordinator().is_held(&group.group_id)
+        };
         match cx.version() >= GROUPS_SINCE {
-            true => request.groups.iter().any(|group| group.topics.is_none()),
+            true => request.groups.iter().any(|group| group.topics.is_none() || is_held(group)),
             false => request.topics.is_none(),
         }
     }
@@ -153,10 +163,11 @@ fn fetch_group(
     if let Err(error_code) = cx.access.check_group(&group.group_id, Operation::Describe) {
         return OffsetFetchResponseGroup { group_id: group.group_id, topics: Vec::new(), error_code };
     }
-    if let Some(member_id) = group.member_id.filter(|_| group.member_epoch >= 0)
+    if group.asks_as_member()
+        && let Some(member_id) = &group.member_id
         && let Some(Err(error_code)) = cx
             .coordinator()
-            .with_consumer_group(&group.group_id, |known| known.check_commit(&member_id, group.member_epoch))
+            .with_consumer_group(&group.group_id, |known| known.check_commit(member_id, group.member_epoch))
     {
         return OffsetFetchResponseGroup { group_id: group.group_id, topics: Vec::new(), error_code };
     }

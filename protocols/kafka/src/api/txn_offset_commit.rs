@@ -81,6 +81,10 @@ impl Handler for TxnOffsetCommit {
     type Request = TxnOffsetCommitRequest;
     type Response = TxnOffsetCommitResponse;
 
+    fn is_long(cx: &RequestContext<'_>, request: &TxnOffsetCommitRequest) -> bool {
+        cx.coordinator().is_held(&request.group_id)
+    }
+
     fn handle(
         cx: &mut RequestContext<'_>,
         mut request: TxnOffsetCommitRequest,

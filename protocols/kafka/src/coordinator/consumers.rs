@@ -3,6 +3,7 @@
 //! A group is of one protocol. One without members becomes one of the other protocol when a client joins by that, with its
 //! committed offsets; one with members does not.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use inver_broker::{Completion, Namespace, StateChange};
@@ -22,7 +23,7 @@ const NOT_STORED: &str = "The group cannot be stored.";
 
 impl Topics for Namespace {
     fn version(&self) -> u64 {
-        Namespace::version(self)
+        self.topics_version()
     }
 
     fn find(&self, name: &str) -> Option<(u128, i32)> {
@@ -62,8 +63,13 @@ impl Coordinator {
     /// Whether a heartbeat of a member that goes on may take longer than a turn, or has to wait for one that does.
     pub(crate) fn is_heartbeat_long(&self, group: &Str, member_id: &str) -> bool {
         let Some(handle) = self.find_consumers(group) else { return false };
-        let version = self.namespace.version();
+        let version = self.namespace.topics_version();
         handle.try_lock().is_none_or(|cell| cell.group.is_behind(member_id, version))
+    }
+
+    /// Whether a request of this group has to wait for one that may take longer than a turn.
+    pub(crate) fn is_held(&self, group: &Str) -> bool {
+        self.find_consumers(group).is_some_and(|handle| handle.try_lock().is_none())
     }
 
     /// Calls `read` with a group, under its lock.
@@ -144,6 +150,13 @@ impl Coordinator {
         self.remove_consumers(group, |_| None)
     }
 
+    /// Refuses with `error` what is to replace or delete a group that has members. For callers that lock all groups next: a
+    /// heartbeat may hold the lock of one for long.
+    pub(super) fn check_no_members(&self, group: &Str, error: ErrorCode) -> Result<(), ErrorCode> {
+        let is_empty = |group: &ConsumerGroup| group.state() == ConsumerState::Empty;
+        if self.with_consumer_group(group, is_empty) == Some(false) { Err(error) } else { Ok(()) }
+    }
+
     /// Removes a group without members. `kept`: the row that is stored instead, by the time when the last member left.
     fn remove_consumers(
         &self,
@@ -158,7 +171,7 @@ impl Coordinator {
         }
         let row = self.consumer_rows.change(&cell.group.key(), None);
         let removed = self.replace_row(group, row, kept(cell.group.emptied_ms()))?;
-        cell.group.try_delete();
+        cell.group.delete();
         if let Some(at_ms) = cell.wake_at_ms.take() {
             self.timeouts.cancel(at_ms, cell.group.id().clone());
         }
@@ -247,6 +260,7 @@ impl Coordinator {
     pub(super) fn recover_consumers(&self) {
         let now = self.now();
         let mut consumers = self.consumers.write();
+        let mut changes: HashMap<Str, Changes> = HashMap::new();
         for (key, row) in self.consumer_rows.all() {
             let Some((id, member)) = split_key(&key) else { continue };
             let timeout = self.limits.consumer_session_timeout;
@@ -255,16 +269,20 @@ impl Coordinator {
                 .or_insert_with(|| self.consumer_handle(ConsumerGroup::new(id.clone(), timeout)));
             let mut cell = handle.lock();
             let restored = match member {
-                Some(member) => cell.group.restore_member(member, row, now),
+                Some(member) => {
+                    let changes = changes.entry(id.clone()).or_default();
+                    cell.group.restore_member(member, row, now, changes)
+                }
                 None => cell.group.restore(row),
             };
             if let Err(error) = restored {
                 tracing::error!(group = %id, %error, "failed to decode a row of a consumer group");
             }
         }
-        for handle in consumers.values() {
-            // Sets the timeout.
-            let _nothing = self.consumers_changed(handle.lock(), &Changes::default());
+        for (id, handle) in consumers.iter() {
+            // Sets the timeout. A failure is told where it happens; the rows are mended again after the next restart.
+            let changes = changes.remove(id).unwrap_or_default();
+            let _stored = self.consumers_changed(handle.lock(), &changes);
         }
         tracing::debug!(count = consumers.len(), "restored consumer groups that the broker assigns");
     }

@@ -323,6 +323,7 @@ impl Coordinator {
         if let Some(handle) = self.find(group) {
             return Ok(handle);
         }
+        self.check_no_members(group, ErrorCode::INCONSISTENT_GROUP_PROTOCOL)?;
         if self.groups_count() >= self.groups_max {
             self.make_room();
         }
@@ -528,6 +529,7 @@ impl Coordinator {
 
     /// Deletes a group without members, and its committed offsets.
     pub(crate) fn delete(&self, group: &Str) -> Result<Completion, ErrorCode> {
+        self.check_no_members(group, ErrorCode::NON_EMPTY_GROUP)?;
         let mut groups = self.groups.write();
         let deleted = match groups.get(group).cloned() {
             Some(handle) => {
@@ -551,7 +553,7 @@ impl Coordinator {
 
     /// Ends a group without members, to which handles may still exist.
     fn end_vacant(&self, cell: &mut Cell) {
-        cell.group.try_delete();
+        cell.group.delete();
         self.cancel_timeout(cell);
     }
 }

@@ -1,5 +1,6 @@
 //! Groups whose assignment the broker makes: what requests are refused, and what other APIs tell of such a group.
 
+use inver_broker::QueueSpec;
 use inver_storage::Share;
 
 use super::*;
@@ -10,8 +11,9 @@ use crate::api::list_groups::*;
 use crate::api::offset_commit::*;
 use crate::api::offset_fetch::*;
 use crate::codec::text::Str;
-use crate::coordinator::Coordinator;
 use crate::coordinator::consumer::{Heartbeat, JOIN};
+use crate::coordinator::{CONSUMER_TABLES, Coordinator};
+use crate::namespace_rows::NamespaceRows;
 
 fn join() -> ConsumerGroupHeartbeatRequest {
     ConsumerGroupHeartbeatRequest {
@@ -236,9 +238,58 @@ fn heartbeats_leave_the_turn_when_topics_have_changed() {
     assert!(is_long(&mut fixture, goes_on()));
     assert_eq!(beat(&mut fixture, goes_on()).error_code, ErrorCode::NONE);
     assert!(!is_long(&mut fixture, goes_on()));
+    fixture.access.node.namespace.declare_queue("q", QueueSpec::default()).unwrap();
+    assert!(!is_long(&mut fixture, goes_on()), "what is in memory only is no topic");
     let coordinator = fixture.access.node.coordinator.clone();
     let other_is_handled = coordinator.with_consumer_group(&"g".into(), |_| is_long(&mut fixture, goes_on()));
     assert_eq!(other_is_handled, Some(true), "it waits for another one's end");
+}
+
+#[test]
+fn offsets_leave_the_turn_while_another_request_holds_the_group() {
+    let mut fixture = fixture();
+    beat(&mut fixture, join());
+    let commit = OffsetCommitRequest { group_id: "g".into(), ..Default::default() };
+    let in_transaction =
+        txn_offset_commit::TxnOffsetCommitRequest { group_id: "g".into(), ..Default::default() };
+    let group = OffsetFetchRequestGroup {
+        group_id: "g".into(),
+        member_id: Some("m".into()),
+        member_epoch: 1,
+        topics: Some(Vec::new()),
+        ..Default::default()
+    };
+    let fetch = OffsetFetchRequest { groups: vec![group], ..Default::default() };
+    let coordinator = fixture.access.node.coordinator.clone();
+    let mut are_long = || {
+        [
+            fixture.with_context::<OffsetCommit, _>(9, |cx| OffsetCommit::is_long(cx, &commit)),
+            fixture.with_context::<txn_offset_commit::TxnOffsetCommit, _>(5, |cx| {
+                txn_offset_commit::TxnOffsetCommit::is_long(cx, &in_transaction)
+            }),
+            fixture.with_context::<OffsetFetch, _>(9, |cx| OffsetFetch::is_long(cx, &fetch)),
+        ]
+    };
+    assert_eq!(are_long(), [false; 3]);
+    assert_eq!(coordinator.with_consumer_group(&"g".into(), |_| are_long()), Some([true; 3]));
+}
+
+#[test]
+fn a_member_whose_instance_id_another_row_has_is_gone_after_a_restart() {
+    let mut fixture = fixture();
+    let rows =
+        NamespaceRows::new(fixture.node.broker.clone(), CONSUMER_TABLES, &fixture.access.node.namespace);
+    let fixed = ConsumerGroupHeartbeatRequest { instance_id: Some("i".into()), ..join() };
+    assert_eq!(beat(&mut fixture, fixed).error_code, ErrorCode::NONE);
+    let all = rows.all();
+    let (key, row) = all.iter().find(|(key, _)| key.ends_with(b"gm")).unwrap();
+    let other = [&key[..key.len() - 1], b"n"].concat();
+    rows.put(&other, row.clone()).unwrap();
+    assert_eq!(rows.all().len(), 3);
+    let restarted = coordinator_after_a_restart(&fixture);
+    let members = restarted.with_consumer_group(&"g".into(), |group| group.members().count());
+    assert_eq!(members, Some(1));
+    assert_eq!(rows.all().len(), 2, "the group's, and the member's");
 }
 
 #[test]

@@ -166,7 +166,9 @@ struct Loads<'a> {
 impl<'a> Loads<'a> {
     /// Turns to the subscribers of the next topic. Nothing is to be done if they are those of the last one.
     fn turn_to(&mut self, subscribers: &'a [usize], given: &[Partitions]) {
-        if self.subscribers != subscribers {
+        // Most often a partition follows one of the same topic.
+        let is_same = std::ptr::eq(self.subscribers, subscribers) || self.subscribers == subscribers;
+        if !is_same {
             let load = |at: usize| given.get(at).map_or(0, Partitions::len);
             self.subscribers = subscribers;
             self.by_load = subscribers.iter().map(|at| (load(*at), *at)).collect();

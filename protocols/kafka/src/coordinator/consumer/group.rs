@@ -59,7 +59,7 @@ pub(crate) struct ConsumerGroup {
     pub(super) owners: HashMap<PartitionId, Str>,
     /// The topics that members subscribe to and that exist: id and number of partitions.
     pub(super) topics: BTreeMap<Str, (u128, i32)>,
-    /// The version of the topology that `topics` are of; none: they are to be found again.
+    /// The version of the topics that `topics` are of; none: they are to be found again.
     pub(super) topics_of: Option<u64>,
     pub(super) session_timeout: Duration,
     /// Not later than the next timeout; may be earlier.
@@ -146,10 +146,9 @@ impl ConsumerGroup {
         self.emptied_ms = emptied_ms;
     }
 
-    /// Marks it as deleted if it has no members. Whether it is deleted now.
-    pub(crate) fn try_delete(&mut self) -> bool {
+    /// Marks it as deleted if it has no members.
+    pub(crate) fn delete(&mut self) {
         self.is_dead |= self.members.is_empty();
-        self.is_dead
     }
 
     /// Whether it was deleted.

@@ -63,16 +63,13 @@ impl ConsumerGroup {
         if matches!(beat.epoch, LEAVE | LEAVE_FOR_NOW) {
             return self.leave(&beat, now, changes);
         }
+        if beat.epoch != JOIN {
+            self.check(&beat)?;
+        }
         self.check_bytes(&beat, limits)?;
         let is_full = beat.is_full();
         let (id, owned) = (beat.member_id.clone(), beat.owned.clone());
-        let mut is_new_epoch = match beat.epoch {
-            JOIN => self.join(&beat, limits, now, changes)?,
-            _ => {
-                self.check(&beat)?;
-                false
-            }
-        };
+        let mut is_new_epoch = beat.epoch == JOIN && self.join(&beat, limits, now, changes)?;
         is_new_epoch |= self.update(beat, topics, matching, now, changes);
         if self.topics_of != Some(topics.version()) {
             is_new_epoch |= self.find_topics(topics);
@@ -98,20 +95,22 @@ impl ConsumerGroup {
 
     /// Checks that there is room for what a member subscribes to, and for what it calls itself.
     fn check_bytes(&self, beat: &Heartbeat, limits: &GroupLimits) -> Result<(), Refusal> {
-        // One that goes on has its id and, as a rule, the name of its client already.
-        let known = self.members.get(&beat.member_id).filter(|_| beat.epoch != JOIN);
-        let is_named = known.is_some_and(|member| member.client_id == beat.client_id);
-        let own = [
-            Some(&beat.member_id).filter(|_| known.is_none()),
-            Some(&beat.client_id).filter(|_| !is_named),
-            beat.instance_id.as_ref().filter(|_| known.is_none()),
-            beat.rack_id.as_ref(),
-            beat.pattern.as_ref(),
+        // What the member has already, or the one whose place it takes, is counted.
+        let of_instance = || self.members.get(self.instances.get(beat.instance_id.as_ref()?)?);
+        let known = self.members.get(&beat.member_id).or_else(of_instance);
+        let texts = [
+            (Some(&beat.member_id), known.map(|member| &member.id)),
+            (Some(&beat.client_id), known.map(|member| &member.client_id)),
+            (beat.instance_id.as_ref(), known.and_then(|member| member.instance_id.as_ref())),
+            (beat.rack_id.as_ref(), known.and_then(|member| member.rack_id.as_ref())),
+            (beat.pattern.as_ref(), known.and_then(|member| member.pattern.as_ref())),
         ];
-        let texts = own.into_iter().flatten().chain(beat.names.iter().flatten());
-        let asked = texts.map(|text| text.len()).sum::<usize>();
+        let texts = texts.into_iter().filter(|(told, has)| told != has).filter_map(|(told, _)| told);
+        let is_known = |name: &&Str| known.is_some_and(|member| member.names.binary_search(name).is_ok());
+        let names = beat.names.iter().flatten().filter(|name| !is_known(name));
+        let asked = texts.chain(names).map(|text| text.len()).sum::<usize>();
         if asked > 0 && self.bytes().saturating_add(asked) > limits.bytes_max {
-            let text = "The members of the group subscribe to too much.";
+            let text = "The members of the group take too much memory.";
             return Err(Refusal::new(ErrorCode::GROUP_MAX_SIZE_REACHED, text));
         }
         Ok(())
@@ -133,14 +132,15 @@ impl ConsumerGroup {
                 let text = "Another member of the group has this instance id.";
                 return Err(Refusal::new(ErrorCode::UNRELEASED_INSTANCE_ID, text));
             }
-            // It takes the place of the one that left.
+            // It takes the place of the one that left, and gives up its own if it has one: others get what is in that.
+            let is_merged = self.members.contains_key(&beat.member_id);
             if let Some(old) = self.remove(&of_instance, changes) {
                 let member =
                     ConsumerMember { id: beat.member_id.clone(), epoch: 0, previous_epoch: 0, ..old };
                 self.insert(member);
                 changes.member(&beat.member_id);
             }
-            return Ok(false);
+            return Ok(is_merged);
         }
         if self.join_again(beat) {
             changes.member(&beat.member_id);

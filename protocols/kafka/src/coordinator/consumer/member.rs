@@ -42,7 +42,7 @@ pub(crate) struct ConsumerMember {
     /// Topics that match the pattern and that it may see, in order. Stored, so that after a restart nothing moves because
     /// another member sends a heartbeat first.
     pub(super) matched: Vec<Str>,
-    /// The topology that the pattern was matched against; none: it is to be matched again.
+    /// The version of the topics that the pattern was matched against; none: it is to be matched again.
     pub(super) matched_at: Option<u64>,
     /// The assignor that it prefers.
     pub(super) assignor: Option<Assignor>,

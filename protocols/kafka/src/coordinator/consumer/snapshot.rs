@@ -13,7 +13,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::assignor::Assignor;
+use super::changes::Changes;
 use super::group::ConsumerGroup;
+use super::heartbeat::LEAVE_FOR_NOW;
 use super::member::{ConsumerMember, MemberState};
 use super::partitions::{Partitions, by_topic, of_topics};
 use crate::codec::messages::messages;
@@ -118,15 +120,39 @@ impl ConsumerGroup {
         Ok(())
     }
 
-    /// Restores a member. Its session starts now. What another one owns already is not its own.
-    pub(crate) fn restore_member(&mut self, id: Str, row: Bytes, now: Instant) -> Result<(), RowError> {
-        let row: ConsumerMemberRow = decode(row)?;
+    /// Restores a member. Its session starts now. Rows come in any order, and more than one may have an instance id or a
+    /// partition, where a change could not be stored: one member has it then. What is mended so is in `changes`.
+    pub(crate) fn restore_member(
+        &mut self,
+        id: Str,
+        row: Bytes,
+        now: Instant,
+        changes: &mut Changes,
+    ) -> Result<(), RowError> {
+        let mut row: ConsumerMemberRow = decode(row)?;
+        let has_left = row.epoch == LEAVE_FOR_NOW;
+        let of_instance = row.instance_id.as_ref().and_then(|instance_id| self.instances.get(instance_id));
+        if let Some(other) = of_instance.filter(|other| **other != id).cloned() {
+            if has_left {
+                // The other one has taken its place.
+                changes.removed.push(id);
+                return Ok(());
+            }
+            self.remove(&other, changes);
+        }
         let free = |topics: &[TopicRow]| {
             let mut partitions = of_topics(topics.iter().map(|of| (of.topic.0, &of.partitions[..])));
             partitions.retain(|partition| self.owners.get(partition).is_none_or(|owner| *owner == id));
             partitions
         };
         let (assigned, revoking) = (free(&row.assigned), free(&row.revoking));
+        let count = |topics: &[TopicRow]| topics.iter().map(|of| of.partitions.len()).sum::<usize>();
+        let is_less = assigned.len() + revoking.len() < count(&row.assigned) + count(&row.revoking);
+        if is_less && !has_left {
+            // Its client believes that it has more: it is fenced, and joins again.
+            (row.epoch, row.previous_epoch) = (0, 0);
+            changes.member(&id);
+        }
         let rebalance_timeout =
             Duration::from_millis(u64::try_from(row.rebalance_timeout_ms).unwrap_or_default());
         let state = match (revoking.is_empty(), row.is_waiting) {

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::heartbeat::LEAVE;
@@ -261,14 +262,16 @@ fn a_restart_goes_on_with_what_members_have() {
     bench.join("c").unwrap();
     bench.go_on("a").unwrap();
     let mut restored = ConsumerGroup::new("g".into(), SESSION);
+    let mut changes = Changes::default();
     restored.restore(bench.group.row()).unwrap();
     for id in ["a", "b", "c"] {
         let (key, row) = (bench.group.member_key(id), bench.group.member_row(id).unwrap());
         assert_eq!(split_key(&key.into()), Some(("g".into(), Some(id.into()))));
-        restored.restore_member(id.into(), row, bench.now).unwrap();
+        restored.restore_member(id.into(), row, bench.now, &mut changes).unwrap();
     }
     assert_eq!(split_key(&bench.group.key().into()), Some(("g".into(), None)));
     assert_eq!(restored.row(), bench.group.row());
+    assert_eq!(changes, Changes::default());
     bench.group = restored;
     assert_eq!(bench.settle(), [2, 2, 2]);
     assert_eq!(bench.group.assignor(), Assignor::Range);
@@ -337,32 +340,131 @@ fn a_member_that_joins_again_takes_its_new_instance_id() {
     assert_eq!(code(bench.join_as("c", with("j"))), ErrorCode::UNRELEASED_INSTANCE_ID);
 }
 
+/// A group of these rows, in their order, and what was mended.
+fn restored(bench: &Bench, rows: [(&'static str, &Bytes); 2]) -> (ConsumerGroup, Changes) {
+    let (mut group, mut changes) = (ConsumerGroup::new("g".into(), SESSION), Changes::default());
+    group.restore(bench.group.row()).unwrap();
+    for (id, row) in rows {
+        group.restore_member(id.into(), row.clone(), bench.now, &mut changes).unwrap();
+    }
+    (group, changes)
+}
+
 #[test]
-fn partitions_that_two_rows_claim_stay_with_one_member() {
+fn of_two_rows_with_an_instance_id_the_successor_is_restored() {
     let mut bench = Bench::new(4);
     let fixed = |beat: &mut Heartbeat| beat.instance_id = Some("i".into());
     bench.join_as("a", fixed).unwrap();
+    let before = bench.group.member_row("a").unwrap();
     let leave = Heartbeat { instance_id: Some("i".into()), ..beat("a", LEAVE_FOR_NOW) };
     bench.send(leave).unwrap();
-    let old = bench.group.member_row("a").unwrap();
+    let left = bench.group.member_row("a").unwrap();
     bench.clients.remove("a");
     bench.join_as("b", fixed).unwrap();
     let new = bench.group.member_row("b").unwrap();
+    let (epoch, owned) = bench.clients["b"].clone();
+    for order in [[("a", &left), ("b", &new)], [("b", &new), ("a", &left)]] {
+        let (group, changes) = restored(&bench, order);
+        bench.group = group;
+        assert_eq!((changes.members, changes.removed), (vec![], vec!["a".into()]));
+        let goes_on =
+            Heartbeat { instance_id: Some("i".into()), owned: Some(owned.clone()), ..beat("b", epoch) };
+        assert_eq!(code(bench.send(goes_on.clone())), ErrorCode::NONE);
+        // It goes on with what it has, and shares with others.
+        bench.now += SESSION - Duration::from_secs(1);
+        assert_eq!(code(bench.send(Heartbeat { epoch: bench.group.epoch(), ..goes_on })), ErrorCode::NONE);
+        bench.now += Duration::from_secs(1);
+        assert_eq!(bench.group.on_timeout(bench.now), Changes::default());
+        assert_eq!(bench.group.members().map(|member| member.assigned.len()).collect::<Vec<_>>(), [4]);
+        let mut again = beat("b", bench.group.epoch());
+        again.instance_id = Some("j".into());
+        assert_eq!(code(bench.send(again)), ErrorCode::UNKNOWN_MEMBER_ID);
+    }
+    // The first one did not leave, as far as its row tells: the last row has the id.
+    for (order, last) in [([("a", &before), ("b", &new)], "b"), ([("b", &new), ("a", &before)], "a")] {
+        let (group, _) = restored(&bench, order);
+        let members: Vec<_> = group.members().map(|member| (&*member.id, member.assigned.len())).collect();
+        assert_eq!(members, [(last, 4)]);
+    }
+}
+
+#[test]
+fn a_member_that_lost_partitions_to_another_row_joins_again() {
+    let mut bench = Bench::new(4);
+    bench.join("a").unwrap();
+    let old = bench.group.member_row("a").unwrap();
+    bench.join("b").unwrap();
+    bench.settle();
+    let (new, before) = (bench.group.member_row("b").unwrap(), bench.clients["b"].clone());
     for order in [[("a", &old), ("b", &new)], [("b", &new), ("a", &old)]] {
-        bench.group = ConsumerGroup::new("g".into(), SESSION);
-        for (id, row) in order {
-            bench.group.restore_member(id.into(), row.clone(), bench.now).unwrap();
-        }
+        let (group, changes) = restored(&bench, order);
+        bench.group = group;
         let owned: usize = bench.group.members().map(|member| member.assigned.len()).sum();
         assert_eq!(owned, 4, "each has one owner");
+        let [(kept, _), (lost, _)] = order;
+        assert_eq!((changes.members, changes.removed), (vec![lost.into()], vec![]));
+        bench.clients.clear();
+        let all = (0..4).map(|partition| (1, partition)).collect();
+        let (of_kept, of_lost) = if kept == "a" { ((1, all), 2) } else { (before.clone(), 1) };
+        bench.clients.insert(kept, of_kept);
+        bench.go_on(kept).unwrap();
+        assert_eq!(code(bench.send(beat(lost, of_lost))), ErrorCode::FENCED_MEMBER_EPOCH);
+        bench.join(lost).unwrap();
+        assert_eq!(bench.settle(), [2, 2]);
     }
-    // The one that left goes at the end of its session, and takes nothing of the other with it.
-    bench.now += SESSION - Duration::from_secs(1);
-    bench.go_on("b").unwrap();
-    bench.now += Duration::from_secs(1);
-    assert_eq!(bench.group.on_timeout(bench.now).removed, [Str::from("a")]);
-    assert_eq!(bench.join("c").unwrap().assigned.map(|all| all.len()), Some(0), "b has them");
-    assert_eq!(bench.settle(), [2, 2]);
+}
+
+#[test]
+fn what_a_member_had_before_it_took_another_place_is_assigned_again() {
+    let mut bench = Bench::new(6);
+    let fixed = |beat: &mut Heartbeat| beat.instance_id = Some("i".into());
+    bench.join_as("a", fixed).unwrap();
+    bench.join("b").unwrap();
+    bench.join("c").unwrap();
+    bench.settle();
+    let leave = Heartbeat { instance_id: Some("i".into()), ..beat("a", LEAVE_FOR_NOW) };
+    bench.send(leave).unwrap();
+    bench.clients.remove("a");
+    bench.join_as("b", fixed).unwrap();
+    assert_eq!(bench.settle(), [3, 3]);
+}
+
+#[test]
+fn an_unknown_member_that_goes_on_is_told_so_however_much_it_asks_for() {
+    let mut bench = Bench::new(1);
+    bench.limits.bytes_max = 100;
+    bench.join("a").unwrap();
+    let much = |id, epoch| Heartbeat { names: Some(vec!["n".repeat(100).into()]), ..beat(id, epoch) };
+    assert_eq!(code(bench.send(much("x", 1))), ErrorCode::UNKNOWN_MEMBER_ID);
+    assert_eq!(code(bench.send(much("a", 7))), ErrorCode::FENCED_MEMBER_EPOCH);
+    let refused = bench.send(much("a", 1)).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::GROUP_MAX_SIZE_REACHED);
+    assert_eq!(refused.text, "The members of the group take too much memory.");
+}
+
+#[test]
+fn what_a_member_has_is_not_counted_again_when_it_joins_again() {
+    let mut bench = Bench::new(1);
+    let told = |beat: &mut Heartbeat| {
+        let text = |letter: &str| letter.repeat(20).into();
+        (beat.instance_id, beat.rack_id, beat.client_id) = (Some(text("i")), Some(text("r")), text("c"));
+        (beat.names, beat.pattern) = (Some(vec![text("m"), text("n")]), Some(text("p")));
+    };
+    bench.limits.bytes_max = 200;
+    bench.join_as("a", told).unwrap();
+    bench.limits.bytes_max = bench.group.bytes();
+    bench.join_as("a", told).unwrap();
+    let more = |beat: &mut Heartbeat| {
+        told(beat);
+        beat.names.iter_mut().for_each(|names| names.push("o".into()));
+    };
+    assert_eq!(code(bench.join_as("a", more)), ErrorCode::GROUP_MAX_SIZE_REACHED);
+    // Nor when another one takes its place.
+    let leave = Heartbeat { instance_id: Some("i".repeat(20).into()), ..beat("a", LEAVE_FOR_NOW) };
+    bench.send(leave).unwrap();
+    bench.limits.bytes_max = bench.group.bytes() + 1;
+    bench.join_as("b", told).unwrap();
+    assert_eq!(bench.group.members().count(), 1);
 }
 
 #[test]

@@ -160,12 +160,11 @@ impl<J, S> Group<J, S> {
         matches!(self.state, State::Empty | State::Dead) && self.pending.is_empty()
     }
 
-    /// Marks the group as deleted if it is vacant. Whether it is deleted now.
-    pub(crate) fn try_delete(&mut self) -> bool {
+    /// Marks the group as deleted if it is vacant.
+    pub(crate) fn delete(&mut self) {
         if self.is_vacant() {
             self.state = State::Dead;
         }
-        self.state == State::Dead
     }
 
     /// Checks a member id, and the instance id of a static member.

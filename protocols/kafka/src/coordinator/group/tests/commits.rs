@@ -48,9 +48,11 @@ fn a_commit_renews_the_session() {
 fn a_deleted_group_rejects_every_request() {
     let mut test = TestGroup::new();
     test.stable(1);
-    assert!(!test.group.try_delete());
+    test.group.delete();
+    assert_eq!(test.group.state(), State::Stable, "it has a member");
     test.leave("m1", None);
-    assert!(test.group.try_delete());
+    test.group.delete();
+    assert_eq!(test.group.state(), State::Dead);
     assert_eq!(commit(&mut test, "", -1), Err(ErrorCode::COORDINATOR_NOT_AVAILABLE));
     let waiter = test.join_new();
     assert_eq!(test.joined(waiter).error, ErrorCode::COORDINATOR_NOT_AVAILABLE);
