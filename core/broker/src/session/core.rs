@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::few::Few;
+use super::queues::Queues;
 use super::registry::Registry;
 use super::share::split_share;
 use super::tally::Counted;
@@ -45,18 +46,6 @@ pub(crate) struct SessionCore {
     pub(super) queues: Mutex<Queues>,
     pub(super) state: Mutex<State>,
     pub(super) ended: AtomicBool,
-    /// A route was found with the present in-memory receivers; caches of it are stale once these change. Accessed under
-    /// the lock of `queues`.
-    pub(super) is_routed: AtomicBool,
-}
-
-/// The in-memory receivers, present while a connection holds the session.
-#[derive(Default)]
-pub(super) struct Queues {
-    /// Reads the stream of a durable session, else in memory; from the first guaranteed subscription on.
-    pub(super) inbox: Option<Arc<Subscription>>,
-    /// From the first subscription on.
-    pub(super) live: Option<Arc<Subscription>>,
 }
 
 pub(super) struct State {
@@ -124,7 +113,6 @@ impl SessionCore {
                 owner: None,
             }),
             ended: AtomicBool::new(false),
-            is_routed: AtomicBool::new(false),
         })
     }
 
@@ -490,10 +478,9 @@ impl Inbox for SessionCore {
             set.add_stream(stream);
             return;
         }
-        let queues = self.queues.lock();
-        self.is_routed.store(true, Ordering::Relaxed);
-        let queue = if guaranteed { &queues.inbox } else { &queues.live };
-        match (queue, &self.stream) {
+        let mut queues = self.queues.lock();
+        queues.is_routed = true;
+        match (self.receiver(&mut queues, guaranteed), &self.stream) {
             (Some(queue), _) => _ = set.add_live(queue),
             (None, Some((stream, _))) if self.keeps_best_effort() => _ = set.add_stream(stream),
             (None, _) => {}

@@ -35,6 +35,10 @@ impl Session {
     ) -> Result<(Consumer, bool, Completion), SubscribeError> {
         let Some((group, filter)) = split_share(text) else { return Err(SubscribeError::NotShared) };
         let durable = self.is_durable() && options.guaranteed;
+        if durable {
+            // Messages may move there from the group.
+            self.open_inbox();
+        }
         let core = &self.core;
         let Some(registry) = core.registry() else { return Err(SubscribeError::NotShared) };
         let was_member = core.has_filter(text);
@@ -60,6 +64,9 @@ impl Session {
         options: &SubscriptionOptions,
     ) -> Result<(bool, Completion), SubscribeError> {
         self.check_join(text)?;
+        if self.is_durable() && options.guaranteed {
+            self.open_inbox();
+        }
         self.core.put_filter(text, options)
     }
 

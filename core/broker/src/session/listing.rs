@@ -55,7 +55,7 @@ pub struct SessionFilter {
 
 impl SessionCore {
     fn info(&self) -> SessionInfo {
-        let inbox = self.queues.lock().inbox.clone();
+        let inbox = self.queues.lock().inbox().cloned();
         let (queued, unacked) = match inbox {
             Some(inbox) => {
                 let depth = inbox.counts();
@@ -139,7 +139,7 @@ impl Sessions {
         bytes_max: usize,
     ) -> Result<Option<Peeked>, ReadError> {
         let Some(core) = self.get(client_id) else { return Ok(None) };
-        let inbox = core.queues.lock().inbox.clone();
+        let inbox = core.queues.lock().inbox().cloned();
         if let Some(inbox) = inbox {
             return inbox.peek(from, messages_max, bytes_max).map(Some);
         }
@@ -167,7 +167,7 @@ impl Sessions {
         if core.is_durable() {
             return core.purge().map(Some);
         }
-        let inbox = core.queues.lock().inbox.clone();
+        let inbox = core.queues.lock().inbox().cloned();
         inbox.map_or(Ok((0, Completion::Now)), |inbox| inbox.purge()).map(Some)
     }
 
@@ -178,7 +178,7 @@ impl Sessions {
     /// The disk fails, the end of the damage is not known, or the log rejects the write.
     pub fn skip_damaged(&self, client_id: &str) -> Result<Option<(u64, Completion)>, SkipError> {
         let Some(core) = self.get(client_id) else { return Ok(None) };
-        let held = core.queues.lock().inbox.clone();
+        let held = core.queues.lock().inbox().cloned();
         let inbox = held.or_else(|| core.inbox_of_stream());
         inbox.map_or(Ok((0, Completion::Now)), |inbox| inbox.skip_damaged()).map(Some)
     }

@@ -3,8 +3,8 @@
 //!
 //! A session has two receivers. The *inbox* takes guaranteed messages: for a durable session it is a stream of the log
 //! (the payload is stored once), otherwise it is in memory. The *live queue* takes best-effort messages, in memory,
-//! and drops the newest beyond its bound. In-memory parts are created with the first subscription that needs them and
-//! end with the connection: an idle or publishing client has none. A durable session without a connection consists of
+//! and drops the newest beyond its bound. In-memory parts are created for the first message that needs them and end with
+//! the connection: a client to which nothing was sent has none. A durable session without a connection consists of
 //! its stream and cursor, its subscriptions and the protocol's state.
 //!
 //! [`Sessions`] owns the sessions of a namespace and their shared-subscription groups. One connection holds a session
@@ -144,7 +144,7 @@ impl Session {
     }
 
     /// Subscribes to a slashed filter, or changes the options. Whether the subscription existed, and when the change is
-    /// durable. Pull afterwards: a new in-memory queue wakes a consumer only after an empty pull.
+    /// durable. Pull afterwards: a new inbox wakes a consumer only after an empty pull.
     pub fn subscribe(
         &mut self,
         filter: &[u8],
@@ -160,9 +160,8 @@ impl Session {
             limits::check("bindings", namespace.hub().binding_count(), namespace.limits().bindings_max)?;
         }
         let subscribed = self.core.put_filter(filter, options)?;
-        self.make_live();
         if options.guaranteed {
-            self.make_inbox();
+            self.open_inbox();
         }
         self.gate.subscribed(filter);
         self.core.bind(filter, options);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use inver_access::{Operation, ResourceKind};
-use inver_storage::{Entry, Offset, SubmitError};
+use inver_storage::{Cursor, Entry, Offset, Stream, SubmitError};
 use tokio::sync::watch;
 
 use super::Session;
@@ -259,8 +259,9 @@ impl SessionCore {
                 blobs.map(|(k, v)| (k.clone(), v.clone())).collect(),
             )
         };
+        self.open_queues();
         self.count(|counted| _ = counted.connected.fetch_add(1, Ordering::Relaxed));
-        let mut session = Session {
+        let session = Session {
             core: self.clone(),
             inbox: None,
             live: None,
@@ -275,15 +276,22 @@ impl SessionCore {
             self.put_row(&mut entry, None);
         }
         let completion = created.and(self.submit(entry)?);
-        if self.is_durable() {
-            session.make_inbox();
+        if self.may_have_stored(&subscriptions) {
+            session.open_inbox();
         }
         if !subscriptions.is_empty() {
-            session.make_live();
             // Routes found before this have no live queue, or an old one.
             self.forget_routes();
         }
         Ok(Opened { session, present, subscriptions, state: blobs, completion })
+    }
+
+    /// Whether its stream may have messages, now or by routes that were found already.
+    fn may_have_stored(&self, subscriptions: &[(Bytes, SubscriptionOptions)]) -> bool {
+        let has_some = |(stream, cursor): &(Stream, Cursor)| stream.next_offset() > cursor.position();
+        self.keeps_best_effort()
+            || subscriptions.iter().any(|(_, options)| options.guaranteed)
+            || self.stream().is_some_and(has_some)
     }
 
     /// Detaches it from its connection, which ended.
@@ -325,8 +333,8 @@ impl SessionCore {
     /// Makes publishers find their routes again, if one of them leads to its queues.
     fn forget_routes(&self) {
         let was_routed = {
-            let _queues = self.queues.lock();
-            self.is_routed.swap(false, Ordering::Relaxed)
+            let mut queues = self.queues.lock();
+            std::mem::take(&mut queues.is_routed)
         };
         if was_routed {
             self.namespace().changed();

@@ -1,14 +1,21 @@
-//! The two in-memory receivers of a session that a connection holds: created when the first subscription needs them,
-//! ended with the connection.
+//! The two receivers of a session that a connection holds: each is made for the first message of its kind, but for an
+//! inbox over a stream, which is made for the first guaranteed subscription; both end with the connection.
+//!
+//! Whoever finds a route to the session makes them, so that no message is missed, and tells the connection, which takes
+//! the consumers when it pulls.
+
+use std::sync::Arc;
 
 use inver_storage::SubmitError;
 use inver_storage::batch::Record;
 
 use super::core::SessionCore;
 use super::group::Group;
+use super::terms::SessionTerms;
 use super::{Session, ids};
 use crate::address::Filter;
 use crate::completion::Completion;
+use crate::mailbox::Mailbox;
 use crate::retained::ScanFrom;
 use crate::spec::{Delivery, DeliveryId, InboxBounds, Mode};
 use crate::subscription::{Consumer, ConsumerSpec, LiveBatch, MemoryBounds, Pull, Subscription, WhenFull};
@@ -16,7 +23,112 @@ use crate::subscription::{Consumer, ConsumerSpec, LiveBatch, MemoryBounds, Pull,
 /// Memory of a non-durable session's inbox, whatever the configured bound.
 const INBOX_MEMORY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// The receivers of a session that a connection holds.
+#[derive(Default)]
+pub(super) struct Queues {
+    /// Boxed: most sessions have none.
+    made: Option<Box<Made>>,
+    /// A connection holds the session: receivers may be made.
+    is_open: bool,
+    /// A route was found with the present receivers; caches of it are stale once these change.
+    pub(super) is_routed: bool,
+}
+
+#[derive(Default)]
+struct Made {
+    /// Reads the stream of a durable session, else in memory.
+    inbox: Option<Queue>,
+    live: Option<Queue>,
+}
+
+struct Queue {
+    subscription: Arc<Subscription>,
+    /// Until the connection takes it.
+    consumer: Option<Box<Consumer>>,
+}
+
+impl Queue {
+    /// A receiver whose messages wait for the connection from now on. It is told of them by the consumer's token.
+    fn new(subscription: Arc<Subscription>, consumer: ConsumerSpec) -> Queue {
+        let consumer = Some(Box::new(subscription.attach_held(consumer)));
+        Queue { subscription, consumer }
+    }
+}
+
+impl Queues {
+    fn queue(&self, guaranteed: bool) -> Option<&Queue> {
+        let made = self.made.as_deref()?;
+        if guaranteed { made.inbox.as_ref() } else { made.live.as_ref() }
+    }
+
+    pub(super) fn inbox(&self) -> Option<&Arc<Subscription>> {
+        self.queue(true).map(|inbox| &inbox.subscription)
+    }
+
+    fn live(&self) -> Option<&Arc<Subscription>> {
+        self.queue(false).map(|live| &live.subscription)
+    }
+
+    fn take_consumer(&mut self, guaranteed: bool) -> Option<Box<Consumer>> {
+        let made = self.made.as_deref_mut()?;
+        let queue = if guaranteed { &mut made.inbox } else { &mut made.live };
+        queue.as_mut()?.consumer.take()
+    }
+}
+
 impl SessionCore {
+    /// A connection holds the session from now on.
+    pub(super) fn open_queues(&self) {
+        self.queues.lock().is_open = true;
+    }
+
+    /// The receiver of guaranteed or best-effort messages, which is made if there is none; none while no connection holds
+    /// the session.
+    pub(super) fn receiver<'a>(
+        &self,
+        queues: &'a mut Queues,
+        guaranteed: bool,
+    ) -> Option<&'a Arc<Subscription>> {
+        if queues.is_open && queues.queue(guaranteed).is_none() {
+            let (mailbox, terms) = self.held()?;
+            let made = queues.made.get_or_insert_default();
+            match guaranteed {
+                true => made.inbox = Some(self.new_inbox(&mailbox, &terms)),
+                false => made.live = Some(self.new_live(&mailbox, &terms)),
+            }
+            // It is woken after an empty pull only.
+            mailbox.post(if guaranteed { terms.inbox_token } else { terms.live_token });
+        }
+        queues.queue(guaranteed).map(|queue| &queue.subscription)
+    }
+
+    fn new_live(&self, mailbox: &Arc<Mailbox>, terms: &SessionTerms) -> Queue {
+        let bounds = MemoryBounds {
+            messages_max: terms.live_messages_max,
+            bytes_max: terms.live_bytes_max,
+            when_full: WhenFull::DropNewest,
+        };
+        let context = self.namespace().context();
+        let live = Subscription::in_memory(context, self.client_id(), Mode::Exclusive, bounds);
+        let mut consumer = ConsumerSpec::new(mailbox.clone(), terms.live_token);
+        consumer.auto_ack = true;
+        Queue::new(live, consumer)
+    }
+
+    fn new_inbox(&self, mailbox: &Arc<Mailbox>, terms: &SessionTerms) -> Queue {
+        let inbox = self.inbox_of_stream().unwrap_or_else(|| {
+            let InboxBounds { messages_max, bytes_max, .. } =
+                self.registry().map(|registry| registry.inbox).unwrap_or_default();
+            let bounds = MemoryBounds {
+                messages_max,
+                bytes_max: bytes_max.min(INBOX_MEMORY_BYTES_MAX),
+                when_full: WhenFull::DropNewest,
+            };
+            Subscription::in_memory(self.namespace().context(), self.client_id(), Mode::Exclusive, bounds)
+        });
+        Queue::new(inbox, ConsumerSpec::new(mailbox.clone(), terms.inbox_token))
+    }
+
     /// Acknowledges messages that the client may not receive. Those that a crash makes wait again are decided again.
     fn skip(&self, consumer: &Consumer, ids: &[DeliveryId]) {
         if !ids.is_empty()
@@ -26,68 +138,40 @@ impl SessionCore {
         }
     }
 
-    /// Ends both receivers.
+    /// Ends both receivers; none is made from now on.
     pub(super) fn end_queues(&self) {
-        let (inbox, live) = {
+        let made = {
             let mut queues = self.queues.lock();
-            (queues.inbox.take(), queues.live.take())
+            queues.is_open = false;
+            queues.made.take()
         };
+        let Some(Made { inbox, live }) = made.map(|made| *made) else { return };
         if let Some(inbox) = &inbox {
-            self.namespace().context().reclaim.remove(inbox.id());
+            self.namespace().context().reclaim.remove(inbox.subscription.id());
         }
-        inbox.into_iter().chain(live).for_each(|queue| queue.close());
+        inbox.into_iter().chain(live).for_each(|queue| queue.subscription.close());
     }
 }
 
 impl Session {
-    /// Creates the live queue if it does not exist.
-    pub(super) fn make_live(&mut self) {
-        if self.live.is_some() {
-            return;
+    /// Makes the inbox over the session's stream, from which messages are to be read from now on. One in memory is made
+    /// by the first message.
+    pub(super) fn open_inbox(&self) {
+        if self.core.is_durable() {
+            let mut queues = self.core.queues.lock();
+            let _made = self.core.receiver(&mut queues, true);
         }
-        let core = &self.core;
-        let Some((mailbox, terms)) = core.held() else { return };
-        let bounds = MemoryBounds {
-            messages_max: terms.live_messages_max,
-            bytes_max: terms.live_bytes_max,
-            when_full: WhenFull::DropNewest,
-        };
-        let context = core.namespace().context();
-        let live = Subscription::in_memory(context, core.client_id(), Mode::Exclusive, bounds);
-        let mut spec = ConsumerSpec::new(mailbox, terms.live_token);
-        spec.auto_ack = true;
-        self.live = Some(Box::new(live.attach_held(spec)));
-        core.queues.lock().live = Some(live);
     }
 
-    /// Creates the inbox if it does not exist.
-    pub(super) fn make_inbox(&mut self) {
-        if self.inbox.is_some() {
-            return;
-        }
-        let core = &self.core;
-        let Some((mailbox, terms)) = core.held() else { return };
-        let (context, name, mode) = (core.namespace().context(), core.client_id(), Mode::Exclusive);
-        let inbox = match core.inbox_of_stream() {
-            Some(inbox) => inbox,
-            None => {
-                let InboxBounds { messages_max, bytes_max, .. } =
-                    core.registry().map(|registry| registry.inbox).unwrap_or_default();
-                let bounds = MemoryBounds {
-                    messages_max,
-                    bytes_max: bytes_max.min(INBOX_MEMORY_BYTES_MAX),
-                    when_full: WhenFull::DropNewest,
-                };
-                Subscription::in_memory(context, name, mode, bounds)
-            }
-        };
-        let spec = ConsumerSpec::new(mailbox, terms.inbox_token);
-        self.inbox = Some(Box::new(inbox.attach_held(spec)));
-        core.queues.lock().inbox = Some(inbox);
+    fn take_consumer(&self, guaranteed: bool) -> Option<Box<Consumer>> {
+        self.core.queues.lock().take_consumer(guaranteed)
     }
 
     /// Pulls best-effort messages that the client may receive, whole batches: the bytes are shared with other sessions.
     pub fn pull_live(&mut self, bytes_max: usize, into: &mut Vec<LiveBatch>) -> Pull {
+        if self.live.is_none() {
+            self.live = self.take_consumer(false);
+        }
         let Some(live) = &mut self.live else { return Pull::default() };
         let before = into.len();
         let pull = live.pull_batches(bytes_max, into);
@@ -107,6 +191,9 @@ impl Session {
     /// Pulls guaranteed messages that the client may receive; the others are acknowledged. Their offsets ascend for the
     /// session's life; unacknowledged ones are delivered again from the first when the session is opened again.
     pub fn pull_inbox(&mut self, messages_max: usize, bytes_max: usize, into: &mut Vec<Delivery>) -> Pull {
+        if self.inbox.is_none() {
+            self.inbox = self.take_consumer(true);
+        }
         let Some(inbox) = &mut self.inbox else { return Pull::default() };
         let before = into.len();
         let pull = inbox.pull(messages_max, bytes_max, into);
@@ -183,6 +270,79 @@ impl Session {
     /// Best-effort messages dropped because the client was slow.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.core.queues.lock().live.as_ref().map_or(0, |live| live.dropped())
+        self.core.queues.lock().live().map_or(0, |live| live.dropped())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::core::{Holder, Presence};
+    use super::super::open::next_id;
+    use super::super::registry::Sessions;
+    use super::*;
+    use crate::access::AccessControl;
+    use crate::connections::ConnectionRegistry;
+    use crate::exchange::Inbox;
+    use crate::receivers::ReceiverSet;
+    use crate::spec::{BrokerConfig, Expiry};
+    use crate::testing;
+
+    const INBOX: u64 = 1;
+    const LIVE: u64 = 2;
+
+    fn held() -> (Sessions, Arc<SessionCore>, Arc<Mailbox>) {
+        let ns = testing::namespace(BrokerConfig::default());
+        let (registry, audit) = (ConnectionRegistry::default(), testing::audit(ns.clock()));
+        let (limits, delegation) = (Default::default(), Default::default());
+        let access = AccessControl::open(ns.log().clone(), limits, delegation, registry, audit).unwrap();
+        let sessions = Sessions::new(ns, access, InboxBounds::default());
+        let core = SessionCore::new(next_id(), "c", &sessions.0, None, Expiry::AtDetach);
+        let mailbox = Mailbox::new();
+        let terms = SessionTerms {
+            inbox_token: INBOX,
+            live_token: LIVE,
+            taken_over_token: 3,
+            live_messages_max: 10,
+            live_bytes_max: 1000,
+        };
+        let holder = Holder { mailbox: mailbox.clone(), terms: Arc::new(terms), released: None };
+        core.state.lock().presence = Presence::Held(holder);
+        core.open_queues();
+        (sessions, core, mailbox)
+    }
+
+    fn receivers(core: &SessionCore, guaranteed: bool) -> usize {
+        let mut set = ReceiverSet::default();
+        core.receive(guaranteed, &mut set);
+        set.live.len()
+    }
+
+    fn tokens(mailbox: &Mailbox) -> Vec<u64> {
+        let mut tokens = Vec::new();
+        mailbox.drain(&mut tokens);
+        tokens
+    }
+
+    #[test]
+    fn each_receiver_is_made_for_the_first_message_of_its_kind() {
+        let (_sessions, core, mailbox) = held();
+        assert!(core.queues.lock().made.is_none(), "none before a message");
+        for (guaranteed, token) in [(false, LIVE), (true, INBOX)] {
+            assert!(core.queues.lock().queue(guaranteed).is_none());
+            assert_eq!((receivers(&core, guaranteed), tokens(&mailbox)), (1, vec![token]));
+            assert_eq!((receivers(&core, guaranteed), tokens(&mailbox)), (1, vec![]), "once");
+            assert!(core.queues.lock().take_consumer(guaranteed).is_some());
+            assert!(core.queues.lock().take_consumer(guaranteed).is_none(), "the connection has it");
+        }
+    }
+
+    #[test]
+    fn none_is_made_once_the_connection_ends() {
+        let (_sessions, core, mailbox) = held();
+        assert_eq!(receivers(&core, false), 1);
+        core.end_queues();
+        assert_eq!((receivers(&core, false), receivers(&core, true)), (0, 0));
+        assert_eq!(tokens(&mailbox), [LIVE]);
+        assert!(core.queues.lock().is_routed, "what was found leads to a queue that is gone");
     }
 }

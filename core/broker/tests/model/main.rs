@@ -20,6 +20,7 @@ mod fixture;
 mod hub;
 mod hub_access;
 mod hub_modes;
+mod late_receivers;
 mod lifetime;
 mod limits;
 mod permissions;

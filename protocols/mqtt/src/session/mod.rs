@@ -15,6 +15,7 @@ pub(crate) mod connect;
 mod deferred;
 mod deliver;
 mod disconnect;
+mod filter_table;
 mod filters;
 mod inflight;
 mod lazy;

@@ -35,6 +35,10 @@ impl Session {
         } else if scan.is_sys {
             self.send_sys_retained(&scan, out)?;
         }
+        if self.scans.is_empty() {
+            // Most devices subscribe once and then only listen.
+            self.deferred.shrink();
+        }
         Ok(!filled_inbox && !self.scans.is_empty())
     }
 
