@@ -162,7 +162,7 @@ impl Exchange {
     pub(crate) fn bind(&self, binding: Binding<RouteTarget>) -> Result<(), Option<Lsn>> {
         let table = &mut *self.table.write();
         if let Some(present) = table.find(&binding) {
-            return Err(present.made);
+            return Err(present.terms().made);
         }
         self.insert(table, binding);
         Ok(())
@@ -222,7 +222,7 @@ impl Exchange {
         let table = std::mem::replace(&mut *self.table.write(), BindingTable::new(self.spec.kind));
         self.bindings.store(0, Ordering::Release);
         let mut rows = Vec::new();
-        table.for_each(|binding| rows.extend(binding.row));
+        table.for_each(|binding| rows.extend(binding.terms().row));
         rows
     }
 
@@ -242,14 +242,16 @@ impl Exchange {
         let mut table = self.table.write();
         let found =
             table.find_by(hash, slashed, key, |b| b.target.identity() == identity && *b.key == *key)?;
-        Some((found.arguments.clone(), found.row.is_some()))
+        let declared = found.terms();
+        Some((declared.arguments.clone(), declared.row.is_some()))
     }
 
     /// The row of the binding to this target with this hash and key; none if it is not durable.
     pub(crate) fn row_of(&self, target: &RouteTarget, hash: u64, slashed: bool, key: &[u8]) -> Option<u64> {
         let identity = target.identity();
         let mut table = self.table.write();
-        table.find_by(hash, slashed, key, |b| b.target.identity() == identity && *b.key == *key)?.row
+        let same = |b: &Binding<RouteTarget>| b.target.identity() == identity && *b.key == *key;
+        table.find_by(hash, slashed, key, same)?.terms().row
     }
 
     /// The row of a binding, if that is present; none within if it is not durable.
@@ -261,7 +263,7 @@ impl Exchange {
     ) -> Option<Option<u64>> {
         let hash = bindings::hash(target, key, arguments);
         let mut table = self.table.write();
-        Some(table.find_by(hash, false, key, |b| b.is(target, key, arguments))?.row)
+        Some(table.find_by(hash, false, key, |b| b.is(target, key, arguments))?.terms().row)
     }
 
     /// Calls `found` with the bindings that a message matches; see [`BindingTable::route`].

@@ -152,7 +152,7 @@ pub(crate) fn from_topic(namespace: &Namespace, topic: &Topic, publish: &Publish
     let (hub, keys) = (namespace.hub(), &[topic.name().as_bytes()]);
     let mut next = SmallVec::new();
     let mut pass_on = |binding: &Binding<RouteTarget>| {
-        if found.may_read(topic, &binding.readers) {
+        if found.may_read(topic, &binding.terms().readers) {
             found.add_target(&binding.target, publish, &mut next);
         }
     };
@@ -661,11 +661,8 @@ mod tests {
         namespace.hub().rebind(Binding {
             target: RouteTarget::Inbox { inbox: weak, guaranteed, no_local: true },
             key: filter.as_bytes().into(),
-            arguments: Arguments::new(),
             slashed: true,
-            row: None,
-            made: None,
-            readers: Readers::Anyone,
+            declared: None,
         });
     }
 

@@ -54,7 +54,15 @@ pub struct Permissions {
 #[derive(Default)]
 struct Current {
     version: u64,
-    rules: Option<EffectiveRules>,
+    /// None where nothing restricts the client.
+    rules: Option<Box<EffectiveRules>>,
+    /// None until a question is asked.
+    decided: Option<Box<Decided>>,
+}
+
+/// What was decided at one version.
+#[derive(Default)]
+struct Decided {
     decisions: HashMap<(ResourceKind, Operation), HashMap<Box<str>, bool>>,
     filters: HashMap<Operation, HashMap<Box<str>, bool>>,
     count: usize,
@@ -162,13 +170,13 @@ impl Permissions {
             return true;
         }
         let mut current = self.current.lock();
-        let known = current.decisions.get(&(kind, operation)).and_then(|names| names.get(name));
+        let decided = current.decided.as_ref();
+        let known = decided.and_then(|all| all.decisions.get(&(kind, operation))?.get(name));
         if let Some(allowed) = known {
             return *allowed;
         }
         let allowed = current.rules.as_ref().is_none_or(|rules| rules.decide(kind, name, operation).allowed);
-        current.make_room();
-        current.decisions.entry((kind, operation)).or_default().insert(name.into(), allowed);
+        current.with_room().decisions.entry((kind, operation)).or_default().insert(name.into(), allowed);
         allowed
     }
 
@@ -200,14 +208,14 @@ impl Permissions {
             return true;
         }
         let mut current = self.current.lock();
-        let known = current.filters.get(&operation).and_then(|filters| filters.get(filter));
+        let decided = current.decided.as_ref();
+        let known = decided.and_then(|all| all.filters.get(&operation)?.get(filter));
         if let Some(allowed) = known {
             return *allowed;
         }
         let allowed =
             current.rules.as_ref().is_none_or(|rules| rules.decide_filter(filter, operation).allowed);
-        current.make_room();
-        current.filters.entry(operation).or_default().insert(filter.into(), allowed);
+        current.with_room().filters.entry(operation).or_default().insert(filter.into(), allowed);
         allowed
     }
 
@@ -242,7 +250,7 @@ impl Permissions {
     #[must_use]
     pub fn writes_all_addresses(&self) -> bool {
         let writes_all = |rules: &EffectiveRules| rules.allows_all_of("#", Operation::Write);
-        self.is_unrestricted() || self.current.lock().rules.as_ref().is_none_or(writes_all)
+        self.is_unrestricted() || self.current.lock().rules.as_deref().is_none_or(writes_all)
     }
 
     /// Whether the client may perform an operation on some resource of this kind.
@@ -307,7 +315,7 @@ impl Permissions {
         let is_unrestricted = !self.access.is_enforced() || {
             let rules = self.rules();
             let is_unrestricted = rules.is_unrestricted();
-            current.rules = Some(rules);
+            current.rules = (!is_unrestricted).then(|| Box::new(rules));
             is_unrestricted
         };
         self.unrestricted.store(version << 1 | u64::from(is_unrestricted), Ordering::Release);
@@ -349,18 +357,31 @@ impl Permissions {
 }
 
 impl Current {
-    fn make_room(&mut self) {
-        if self.count >= DECISIONS_MAX {
-            self.decisions.clear();
-            self.filters.clear();
-            self.count = 0;
+    /// What was decided, with room for one more.
+    fn with_room(&mut self) -> &mut Decided {
+        let decided = self.decided.get_or_insert_default();
+        if decided.count >= DECISIONS_MAX {
+            **decided = Decided::default();
         }
-        self.count += 1;
+        decided.count += 1;
+        decided
     }
 }
 
 impl std::fmt::Debug for Permissions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Permissions").field("scope", &self.scope).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every connection has them.
+    #[test]
+    fn permissions_are_small() {
+        assert!(size_of::<Permissions>() <= 224, "{}", size_of::<Permissions>());
+        assert!(size_of::<Current>() <= 24, "{}", size_of::<Current>());
     }
 }

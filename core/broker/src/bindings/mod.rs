@@ -38,9 +38,16 @@ pub(crate) struct Binding<T> {
     pub(crate) target: T,
     /// The key as it was given.
     pub(crate) key: Box<[u8]>,
-    pub(crate) arguments: Arguments,
     /// The key is a slashed filter; else its form is that of the exchange's kind.
     pub(crate) slashed: bool,
+    /// Boxed: the bindings of sessions, of which there are the most, have nothing of it.
+    pub(crate) declared: Option<Box<BindingTerms>>,
+}
+
+/// What a binding has that a client declared.
+#[derive(Clone)]
+pub(crate) struct BindingTerms {
+    pub(crate) arguments: Arguments,
     /// The number of its row, if it is durable.
     pub(crate) row: Option<u64>,
     /// The log position of its creation; none if it is not durable, or was recovered.
@@ -48,6 +55,10 @@ pub(crate) struct Binding<T> {
     /// Whose permissions decide what it passes on of log topics. They do not belong to the identity.
     pub(crate) readers: Readers,
 }
+
+/// What a binding has that nobody declared.
+static PLAIN: BindingTerms =
+    BindingTerms { arguments: Arguments::new(), row: None, made: None, readers: Readers::Anyone };
 
 /// The clients that declared a binding: it passes a log topic's records on as long as one of them may read the topic.
 #[derive(Clone, Default)]
@@ -120,7 +131,7 @@ impl<T: BindTarget> BindingTable<T> {
 
     /// The binding with the same identity.
     pub(crate) fn find(&mut self, like: &Binding<T>) -> Option<&mut Binding<T>> {
-        let same = |b: &Binding<T>| b.is(&like.target, &like.key, &like.arguments);
+        let same = |b: &Binding<T>| b.is(&like.target, &like.key, &like.terms().arguments);
         self.find_by(like.hash(), like.slashed, &like.key, same)
     }
 
@@ -156,7 +167,7 @@ impl<T: BindTarget> BindingTable<T> {
             BindingTable::Random(t) => t.bindings.insert(binding),
             BindingTable::Topic(t) => t.insert(&filter(&binding.key, binding.slashed), binding),
             BindingTable::Headers(t) => {
-                t.insert(Ruled { rule: HeaderRule::new(&binding.arguments), binding });
+                t.insert(Ruled { rule: HeaderRule::new(&binding.terms().arguments), binding });
             }
         }
     }
@@ -254,15 +265,24 @@ impl<T: BindTarget> BindingTable<T> {
     }
 }
 
+impl<T> Binding<T> {
+    /// What a client declared of it.
+    pub(crate) fn terms(&self) -> &BindingTerms {
+        self.declared.as_deref().unwrap_or(&PLAIN)
+    }
+}
+
 impl<T: BindTarget> Binding<T> {
     /// Whether it is the binding of this identity.
     pub(crate) fn is(&self, target: &T, key: &[u8], arguments: &Arguments) -> bool {
-        self.target.identity() == target.identity() && *self.key == *key && self.arguments == *arguments
+        self.target.identity() == target.identity()
+            && *self.key == *key
+            && self.terms().arguments == *arguments
     }
 
     /// A hash of its identity.
     pub(crate) fn hash(&self) -> u64 {
-        hash(&self.target, &self.key, &self.arguments)
+        hash(&self.target, &self.key, &self.terms().arguments)
     }
 }
 
@@ -313,16 +333,7 @@ mod tests {
     }
 
     fn binding(target: usize, key: &[u8]) -> Binding<usize> {
-        let arguments = Arguments::new();
-        Binding {
-            target,
-            key: key.into(),
-            arguments,
-            slashed: false,
-            row: None,
-            made: None,
-            readers: Readers::Anyone,
-        }
+        Binding { target, key: key.into(), slashed: false, declared: None }
     }
 
     fn routed(table: &BindingTable<usize>, key: &[u8]) -> Vec<usize> {
@@ -404,5 +415,12 @@ mod tests {
         assert_eq!(removed.len(), 1);
         assert!(table.find(&one).is_none());
         assert_eq!(routed(&table, b"k"), [0, 2]);
+    }
+
+    /// There are several for each session.
+    #[test]
+    fn a_binding_of_a_session_is_small() {
+        let bytes = size_of::<Binding<crate::exchange::RouteTarget>>();
+        assert!(bytes <= 56, "{bytes}");
     }
 }

@@ -15,7 +15,7 @@ use super::passing_on::may_pass_on;
 use super::{Declared, Namespace};
 use crate::access::Permissions;
 use crate::audit::AuditKind;
-use crate::bindings::{BindTarget, Binding, Readers};
+use crate::bindings::{BindTarget, Binding, BindingTerms, Readers};
 use crate::completion::Completion;
 use crate::exchange::{Exchange, RouteTarget};
 use crate::history::History;
@@ -209,43 +209,46 @@ impl Namespace {
                 RouteTarget::Exchange(e) => e.spec().durable,
                 RouteTarget::Inbox { .. } => false,
             };
-        let mut binding = Binding {
+        let readers = reader.cloned().map_or(Readers::Anyone, Readers::One);
+        let mut declared =
+            Box::new(BindingTerms { arguments: arguments.clone(), row: None, made: None, readers });
+        let binding = |declared| Binding {
             target: target.clone(),
             key: key.into(),
-            arguments: arguments.clone(),
             slashed: false,
-            row: None,
-            made: None,
-            readers: reader.cloned().map_or(Readers::Anyone, Readers::One),
+            declared: Some(declared),
         };
-        if let Some((row, made, readers)) =
-            exchange.present(&binding, |present| (present.row, present.made, present.readers.clone()))
+        if let Some(mut present) =
+            exchange.present(&binding(declared.clone()), |present| present.terms().clone())
         {
-            let Some(readers) = reader.and_then(|reader| with_reader(&readers, reader)) else {
-                return Ok(made.into());
+            let Some(readers) = reader.and_then(|reader| with_reader(&present.readers, reader)) else {
+                return Ok(present.made.into());
             };
-            let entry = row.map(|row| self.binding_entry(row, source, to, &binding, &readers));
+            present.readers = readers;
+            let entry = present.row.map(|row| self.binding_entry(row, source, to, key, &present));
             let lsn = entry.map(|entry| Ok::<_, BindError>(self.log().submit(entry)?.lsn)).transpose()?;
-            exchange.rebind(Binding { row, made: lsn.or(made), readers, ..binding });
+            present.made = lsn.or(present.made);
+            let made = present.made;
+            exchange.rebind(binding(Box::new(present)));
             self.changed();
             self.audit_binding(client, "bind", &exchange, &target, key);
-            return Ok(lsn.or(made).into());
+            return Ok(made.into());
         }
         limits::check("bindings", exchange.binding_count(), self.limits().bindings_max)?;
         let mut entry = Entry::new();
         if durable {
             let row = self.0.next_binding.fetch_add(1, Ordering::Relaxed);
-            binding.row = Some(row);
-            entry = self.binding_entry(row, source, to, &binding, &binding.readers);
+            declared.row = Some(row);
+            entry = self.binding_entry(row, source, to, key, &declared);
         }
         let done = match (exchange.history(), &target) {
             (Some(history), RouteTarget::Queue(queue)) => self.give_history(history, queue, entry)?,
             _ if durable => Completion::At(self.log().submit(entry)?.lsn),
             _ => Completion::Now,
         };
-        binding.made = done.lsn().filter(|_| durable);
+        declared.made = done.lsn().filter(|_| durable);
         // The topology lock is held: it is still new.
-        let _new = self.enter_binding(&exchange, binding);
+        let _new = self.enter_binding(&exchange, binding(declared));
         self.audit_binding(client, "bind", &exchange, &target, key);
         Ok(done)
     }
@@ -294,8 +297,8 @@ impl Namespace {
         row: u64,
         source: &str,
         to: BindDestination<'_>,
-        binding: &Binding<RouteTarget>,
-        readers: &Readers,
+        key: &[u8],
+        declared: &BindingTerms,
     ) -> Entry {
         let (to_exchange, destination) = match to {
             BindDestination::Queue(name) => (false, name.to_owned()),
@@ -305,12 +308,12 @@ impl Namespace {
             source: source.to_owned(),
             to_exchange,
             destination,
-            key: binding.key.to_vec(),
+            key: key.to_vec(),
             slashed: false,
-            arguments: binding.arguments.clone(),
+            arguments: declared.arguments.clone(),
         };
         let owners: Vec<BindingOwner> =
-            readers.clients().iter().map(|client| BindingOwner::of(client)).collect();
+            declared.readers.clients().iter().map(|client| BindingOwner::of(client)).collect();
         let mut entry = Entry::new();
         let value = rows::encode_binding(&value, &owners);
         let table = if is_seeded(Bug::ForgetBinding) { rows::SPILLS } else { rows::BINDINGS };
@@ -322,15 +325,7 @@ impl Namespace {
     pub(crate) fn bind_slashed(&self, queue: &Arc<Queue>, filter: &[u8]) {
         let _topology = self.topology();
         let target = RouteTarget::Queue(queue.clone());
-        let binding = Binding {
-            target,
-            key: filter.into(),
-            arguments: Arguments::new(),
-            slashed: true,
-            row: None,
-            made: None,
-            readers: Readers::Anyone,
-        };
+        let binding = Binding { target, key: filter.into(), slashed: true, declared: None };
         let _may_be_there = self.enter_binding(&self.hub(), binding);
     }
 
@@ -369,9 +364,10 @@ impl Namespace {
         };
         let Ok((exchange, target)) = self.ends(&row.source, to) else { return false };
         let (key, arguments) = (row.key.clone().into_boxed_slice(), row.arguments.clone());
-        let (slashed, row) = (row.slashed, Some(number));
         let readers = Readers::of(readers);
-        let binding = Binding { target, key, arguments, slashed, row, made: None, readers };
+        let declared = BindingTerms { arguments, row: Some(number), made: None, readers };
+        let (slashed, declared) = (row.slashed, Some(Box::new(declared)));
+        let binding = Binding { target, key, slashed, declared };
         let _each_is_once_in_the_log = self.enter_binding(&exchange, binding);
         true
     }

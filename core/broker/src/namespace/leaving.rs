@@ -96,7 +96,7 @@ impl Namespace {
             if !seen.insert(Arc::as_ptr(&exchange).addr()) {
                 continue;
             }
-            exchange.for_each_binding(|binding| leaving.rows.extend(binding.row));
+            exchange.for_each_binding(|binding| leaving.rows.extend(binding.terms().row));
             self.0.origins.for_each_to(&RouteTarget::Exchange(exchange.clone()), |source, row| {
                 if !seen.contains(&Arc::as_ptr(source).addr()) {
                     leaving.binding(source, row);

@@ -18,7 +18,7 @@ use super::terms::SessionTerms;
 use super::will::PendingWill;
 use super::{SESSION_FILTERS_MAX, SubscribeError};
 use crate::audit::AuditKind;
-use crate::bindings::{Binding, Readers};
+use crate::bindings::Binding;
 use crate::completion::Completion;
 use crate::exchange::{Inbox, RouteTarget};
 use crate::limits::LimitReached;
@@ -90,7 +90,7 @@ fn oldest_kept(stream: &Stream, position: Offset, bounds: &InboxBounds) -> Offse
 impl SessionCore {
     pub(super) fn new(
         id: u64,
-        client_id: &str,
+        client_id: Arc<str>,
         registry: &Arc<Registry>,
         stream: Option<(Stream, Cursor)>,
         expiry: Expiry,
@@ -99,7 +99,7 @@ impl SessionCore {
         let since_ms = namespace.clock().steady_ms();
         Arc::new(SessionCore {
             id,
-            client_id: client_id.into(),
+            client_id,
             namespace,
             registry: Arc::downgrade(registry),
             stream,
@@ -362,11 +362,8 @@ impl SessionCore {
         self.namespace.hub().rebind(Binding {
             target: self.target(options),
             key: text.into(),
-            arguments: Arguments::new(),
             slashed: true,
-            row: None,
-            made: None,
-            readers: Readers::Anyone,
+            declared: None,
         });
         self.namespace.changed();
     }

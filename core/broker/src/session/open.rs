@@ -132,7 +132,7 @@ impl Sessions {
         let (log, expiry) = (self.namespace().log(), spec.expiry);
         let owner = spec.owner();
         if !expiry.outlives_connection() {
-            let core = SessionCore::new(next_id(), spec.client_id, &self.0, None, expiry);
+            let core = SessionCore::new(next_id(), spec.shared_client_id(), &self.0, None, expiry);
             core.state.lock().owner = owner;
             return Ok((core, Completion::Now));
         }
@@ -146,11 +146,11 @@ impl Sessions {
         let key = rows::key(self.namespace().id(), &[spec.client_id.as_bytes()]);
         entry.put(rows::SESSIONS, key, rows::encode_session(&row));
         let submitted = log.submit(entry)?;
-        let core = self.over_log(spec.client_id, &row, expiry).ok_or(SessionError::InboxMissing)?;
+        let core = self.over_log(spec.shared_client_id(), &row, expiry).ok_or(SessionError::InboxMissing)?;
         Ok((core, Completion::At(submitted.lsn)))
     }
 
-    fn over_log(&self, client_id: &str, row: &SessionRow, expiry: Expiry) -> Option<Arc<SessionCore>> {
+    fn over_log(&self, client_id: Arc<str>, row: &SessionRow, expiry: Expiry) -> Option<Arc<SessionCore>> {
         let log = self.namespace().log();
         let stream = (log.stream(row.stream.into())?, log.cursor(row.cursor.into())?);
         let core = SessionCore::new(next_id(), client_id, &self.0, Some(stream), expiry);
@@ -162,7 +162,7 @@ impl Sessions {
     /// missing from the log.
     pub(crate) fn recover(&self, client_id: &str, row: &SessionRow) -> Option<Arc<SessionCore>> {
         let expiry = row.expiry_s.map_or(Expiry::Never, Expiry::After);
-        let core = self.over_log(client_id, row, expiry)?;
+        let core = self.over_log(client_id.into(), row, expiry)?;
         if let Some(since_ms) = row.detached_ms {
             core.state.lock().presence = Presence::Away { since_ms };
         }

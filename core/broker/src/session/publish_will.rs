@@ -24,7 +24,7 @@ use crate::spec::{Expiry, PublisherId};
 impl Sessions {
     /// Publishes the will of a client whose session ended with the process.
     pub(crate) fn publish_recovered_will(&self, client_id: &str, row: WillRow) {
-        let core = SessionCore::new(next_id(), client_id, &self.0, None, Expiry::AtDetach);
+        let core = SessionCore::new(next_id(), client_id.into(), &self.0, None, Expiry::AtDetach);
         core.state.lock().owner = row.owner.as_deref().map(Arc::from);
         core.publish(&PendingWill { will: row.will, permissions: None });
     }

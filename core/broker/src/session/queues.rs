@@ -296,7 +296,7 @@ mod tests {
         let (limits, delegation) = (Default::default(), Default::default());
         let access = AccessControl::open(ns.log().clone(), limits, delegation, registry, audit).unwrap();
         let sessions = Sessions::new(ns, access, InboxBounds::default());
-        let core = SessionCore::new(next_id(), "c", &sessions.0, None, Expiry::AtDetach);
+        let core = SessionCore::new(next_id(), "c".into(), &sessions.0, None, Expiry::AtDetach);
         let mailbox = Mailbox::new();
         let terms = SessionTerms {
             inbox_token: INBOX,

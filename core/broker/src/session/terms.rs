@@ -23,6 +23,12 @@ pub struct SessionSpec<'a> {
 }
 
 impl SessionSpec<'_> {
+    /// The client's id, of which its permissions mostly have a copy.
+    pub(super) fn shared_client_id(&self) -> Arc<str> {
+        let known = &self.permissions.scope().client_id;
+        if **known == *self.client_id { known.clone() } else { self.client_id.into() }
+    }
+
     /// The user that a new session belongs to; none while permissions are not enforced, and for an anonymous client.
     pub(super) fn owner(&self) -> Option<Arc<str>> {
         self.permissions.scope().user.clone().filter(|_| self.permissions.is_enforced())
