@@ -45,12 +45,15 @@ struct Filters {
     any_id: bool,
     any_retain_as_published: bool,
     /// Results by topic: for others' messages, and for the session's own.
-    cached: Option<Box<[HashMap<Box<str>, Matched>; 2]>>,
+    cached: Option<Box<[Cache; 2]>>,
     /// The last result: successive messages mostly have one topic.
     last: Option<Box<Last>>,
     /// The interval whose `$SYS` values were sent last; 0: none.
     sys_interval: u32,
 }
+
+/// Results by topic.
+type Cache = HashMap<Box<str>, Matched>;
 
 #[derive(Debug, Default)]
 struct Last {
