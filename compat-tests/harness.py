@@ -79,6 +79,7 @@ class Broker:
         "mqtt": "INVER_MQTT_LISTEN",
         "ws": "INVER_MQTT_WEBSOCKET_LISTEN",
         "amqp": "INVER_AMQP_LISTEN",
+        "stream": "INVER_STREAM_LISTEN",
         "http": "INVER_HTTP_LISTEN",
     }
 
@@ -103,6 +104,7 @@ class Broker:
     mqtt_port = property(lambda self: self.ports["mqtt"])
     ws_port = property(lambda self: self.ports["ws"])
     amqp_port = property(lambda self: self.ports["amqp"])
+    stream_port = property(lambda self: self.ports["stream"])
     http_port = property(lambda self: self.ports["http"])
     kafka = property(lambda self: f"127.0.0.1:{self.kafka_port}")
     amqp = property(lambda self: f"amqp://guest:guest@127.0.0.1:{self.amqp_port}")

@@ -17,6 +17,7 @@ use inver_kafka::{Kafka, KafkaConfig};
 pub(crate) use inver_mqtt::bridge::{Bridge, BridgeHost, Dial, forget as forget_bridge};
 use inver_mqtt::{AmqpNames, Mqtt, MqttConfig};
 pub(crate) use inver_mqtt::{BRIDGES_MAX, BridgeSpec, BridgeTls};
+use inver_stream::{StreamConfig, StreamProtocol};
 
 use crate::config::acl_file;
 use crate::settings::Settings;
@@ -108,6 +109,17 @@ pub(crate) trait ProtocolSettings: Settings {
     }
 }
 
+/// The address of the listener with TLS, or of the one without: the former's default is the host of the latter.
+fn advertised(
+    plain: Option<&(String, u16)>,
+    tls: Option<&(String, u16)>,
+    tls_port: Option<u16>,
+) -> Option<(String, u16)> {
+    let Some(tls_port) = tls_port else { return plain.cloned() };
+    let same_host = || plain.map(|(host, _)| (host.clone(), tls_port));
+    tls.cloned().or_else(same_host).filter(|(_, port)| *port != 0)
+}
+
 impl ProtocolSettings for KafkaConfig {
     fn protocol(&self, shared: SharedSettings) -> Arc<dyn ProtocolPlugin> {
         let message_bytes_bound = u32::try_from(shared.message_bytes_max).unwrap_or(u32::MAX);
@@ -123,9 +135,7 @@ impl ProtocolSettings for KafkaConfig {
     }
 
     fn advertised(&self, tls_port: Option<u16>) -> Option<(String, u16)> {
-        let Some(tls_port) = tls_port else { return self.advertised.clone() };
-        let same_host = || self.advertised.as_ref().map(|(host, _)| (host.clone(), tls_port));
-        self.tls_advertised.clone().or_else(same_host).filter(|(_, port)| *port != 0)
+        advertised(self.advertised.as_ref(), self.tls_advertised.as_ref(), tls_port)
     }
 
     fn default_partitions(&self) -> Option<u32> {
@@ -162,6 +172,21 @@ impl ProtocolSettings for inver_amqp::Limits {
     }
 }
 
+impl ProtocolSettings for StreamConfig {
+    fn protocol(&self, shared: SharedSettings) -> Arc<dyn ProtocolPlugin> {
+        Arc::new(StreamProtocol::new(StreamConfig {
+            message_bytes_max: shared.message_bytes_max,
+            version: RABBITMQ_VERSION,
+            timeouts: shared.timeouts,
+            ..self.clone()
+        }))
+    }
+
+    fn advertised(&self, tls_port: Option<u16>) -> Option<(String, u16)> {
+        advertised(self.advertised.as_ref(), self.tls_advertised.as_ref(), tls_port)
+    }
+}
+
 /// Every protocol that the broker speaks.
 pub(crate) static PROTOCOLS: &[ProtocolEntry] = &[
     ProtocolEntry {
@@ -190,5 +215,14 @@ pub(crate) static PROTOCOLS: &[ProtocolEntry] = &[
         websocket: None,
         advertises: false,
         settings: || Box::new(inver_amqp::Limits::default()),
+    },
+    ProtocolEntry {
+        name: "stream",
+        title: "RabbitMQ streams",
+        port: 5552,
+        tls_port: 5551,
+        websocket: None,
+        advertises: true,
+        settings: || Box::new(StreamConfig::default()),
     },
 ];

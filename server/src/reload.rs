@@ -24,7 +24,7 @@ use crate::otlp;
 const REQUESTS_MAX: usize = 16;
 
 /// Keys that a reload applies; of the others it says that they need a restart.
-const LIVE: [&str; 31] = [
+const LIVE: [&str; 32] = [
     "users",
     "jwt",
     "permissions",
@@ -48,6 +48,7 @@ const LIVE: [&str; 31] = [
     "limits.retained_messages_max",
     "limits.retained_bytes_max",
     "limits.committed_offsets_max",
+    "limits.publisher_sequences_max",
     "limits.undelivered_messages_max",
     "limits.address_levels_max",
     "limits.address_bytes_max",

@@ -144,7 +144,7 @@ fn only_the_list_of_protocols_names_their_crates() {
     rust_files(&root().join("server/src"), &mut files);
     for file in files.iter().filter(|file| !file.ends_with("server/src/protocols.rs")) {
         let text = std::fs::read_to_string(file).unwrap();
-        for name in ["kafka", "mqtt", "amqp"] {
+        for name in ["kafka", "mqtt", "amqp", "stream"] {
             let crate_name = format!("inver_{name}");
             assert!(!text.contains(&crate_name), "{} names {crate_name}", file.display());
         }

@@ -82,6 +82,7 @@ fn inver(command: &mut Command, port: u16, data: &Path, paths: &Paths) -> Result
         .env("INVER_MQTT_LISTEN", at(port + 1).to_string())
         .env("INVER_AMQP_LISTEN", at(port + 2).to_string())
         .env("INVER_HTTP_LISTEN", at(port + 3).to_string())
+        .env("INVER_STREAM_LISTEN", "off")
         .env("INVER_MQTT_WEBSOCKET_LISTEN", "off")
         .env("INVER_LOGGING_FILTER", "warn");
     let output = Command::new(&paths.inver).arg("--version").output();

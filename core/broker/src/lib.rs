@@ -45,6 +45,7 @@ mod preview;
 mod produce;
 mod protocol;
 mod publisher;
+mod publisher_sequences;
 mod queue;
 mod quota;
 mod receivers;
@@ -116,6 +117,7 @@ pub use preview::{RoutePreview, RoutedSession};
 pub use produce::ProduceError;
 pub use protocol::{Connection, Io, ProtocolPlugin};
 pub use publisher::{DEFAULT_EXCHANGE, InboxTarget, PublishError, Publisher, Routed, Target};
+pub use publisher_sequences::{PublisherSequence, PublisherSequences};
 pub use queue::Queue;
 pub use quota::{AppliedQuotas, Quotas, QuotasError};
 pub use retained::{Retained, RetainedPart, ScanFrom};
@@ -129,10 +131,10 @@ pub use source::Source;
 pub use spec::{
     AppliesTo, BrokerConfig, CaptureRule, DELAYED_TYPE, DELAYING, DeadLetter, Delivery, DeliveryId, Depth,
     DropReason, ExchangeKind, ExchangeSpec, Expiry, HASH_HEADER, HASH_PROPERTY, HISTORY_LENGTH, HUB, HubMode,
-    InboxBounds, Mode, NamespaceLimits, NamespaceSpec, OnDamage, Overflow, OwnerId, PARTITIONS_MAX,
-    PolicyKind, PolicySpec, PublisherId, QueueLimits, QueueSpec, Start, StoredHeaders, SubscriptionOptions,
-    TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicIds, TopicKind, TopicSpec, next_owner,
-    stream_age_ms,
+    InboxBounds, Mode, NamespaceLimits, NamespaceSpec, OffsetSpec, OnDamage, Overflow, OwnerId,
+    PARTITIONS_MAX, PolicyKind, PolicySpec, PublisherId, QueueLimits, QueueSpec, STREAM_FILTER_BYTES,
+    STREAM_SEGMENT_BYTES_MAX, Start, StoredHeaders, StreamFilter, SubscriptionOptions, TOPIC_NAME_BYTES_MAX,
+    TopicConfig, TopicError, TopicId, TopicIds, TopicKind, TopicSpec, next_owner, stream_age_ms,
 };
 pub use subscription::{
     AttachError, Consumer, ConsumerSpec, LiveBatch, Member, MemoryBounds, Position, Pull, QueueMemory,

@@ -21,6 +21,8 @@ pub struct Limits {
     pub retained_bytes_max: u64,
     /// Committed offsets of consumer groups, one for each partition.
     pub committed_offsets_max: usize,
+    /// Named publishers that number their messages, each in one stream.
+    pub publisher_sequences_max: usize,
     /// Dead letters without a receiver that one queue keeps.
     pub undelivered_messages_max: usize,
     /// Levels of an address, a routing key or a pattern over them.
@@ -51,6 +53,7 @@ impl Default for Limits {
             retained_values_max: 2_000_000,
             retained_bytes_max: 1024 * 1024 * 1024,
             committed_offsets_max: 10_000_000,
+            publisher_sequences_max: 1_000_000,
             undelivered_messages_max: 100_000,
             // As many as a routing key of AMQP can have, and the longest topic of MQTT.
             address_levels_max: 256,

@@ -18,10 +18,12 @@ use inver_storage::batch::{
 use inver_storage::{Entry, Stream, SubmitError, Submitted};
 
 use crate::access::Permissions;
+use crate::completion::Completion;
 use crate::limits::Limits;
 use crate::message::{Headers, RawHeaders, Rights};
 use crate::namespace::Namespace;
 use crate::publisher::PublishError;
+use crate::publisher_sequences::PublisherSequence;
 use crate::receivers::ReceiverSet;
 use crate::router::{self, Publish};
 use crate::spec::{HubMode, PublisherId};
@@ -87,8 +89,33 @@ impl Namespace {
         partition: &Partition,
         batch: Batch,
     ) -> Result<Submitted, ProduceError> {
+        self.produce_with(Entry::new(), client, topic, partition, batch)
+    }
+
+    /// As [`produce_as`](Self::produce_as), for a publisher that numbers its messages: the records have these numbers, in
+    /// growing order. Those whose numbers it has sent before are left out. Complete when all of them are stored.
+    pub fn produce_numbered(
+        &self,
+        client: Option<&Permissions>,
+        topic: &Topic,
+        partition: &Partition,
+        sequence: &PublisherSequence,
+        (numbers, batch): (&[u64], Batch),
+    ) -> Result<Completion, ProduceError> {
+        let submit = |entry, batch| self.produce_with(entry, client, topic, partition, batch);
+        sequence.advance(numbers, batch, submit)
+    }
+
+    /// Appends a batch in an entry that has other parts already.
+    fn produce_with(
+        &self,
+        mut entry: Entry,
+        client: Option<&Permissions>,
+        topic: &Topic,
+        partition: &Partition,
+        batch: Batch,
+    ) -> Result<Submitted, ProduceError> {
         let stream = partition.stream();
-        let mut entry = Entry::new();
         if topic.hub() == HubMode::Off || !(self.has_hub_subscribers() || topic.retains()) {
             entry.batch(std::slice::from_ref(stream), batch);
             return Ok(self.log().submit(entry)?);

@@ -15,8 +15,8 @@ use crate::value::Arguments;
 pub use crate::tables::RowError;
 pub(crate) use crate::tables::{
     BINDINGS, CLOCK, COMMITTED_OFFSETS, DELIVERED, EXCHANGES, NAMESPACE_IDS, NAMESPACES, OPAQUE, POLICIES,
-    RETAINED, SESSION_FILTERS, SESSION_STATE, SESSIONS, SPILLS, SUBSCRIPTIONS, TOPICS, TRANSACTION_PARTS,
-    TRANSACTIONS, WILLS, counted, decode, encode, key, split_counted, split_key,
+    PUBLISHER_SEQUENCES, RETAINED, SESSION_FILTERS, SESSION_STATE, SESSIONS, SPILLS, SUBSCRIPTIONS, TOPICS,
+    TRANSACTION_PARTS, TRANSACTIONS, WILLS, counted, decode, encode, key, split_counted, split_key,
 };
 
 /// Version of the rows of namespaces; those of version 1 have a number only.

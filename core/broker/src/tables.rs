@@ -64,6 +64,9 @@ pub(crate) const TRANSACTIONS: TableId = TableId(23);
 /// What open transactions have changed: namespace, transactional id with its length, part → what is known of the part.
 pub(crate) const TRANSACTION_PARTS: TableId = TableId(24);
 
+/// How far named publishers have come in streams: namespace, stream, publisher → the greatest number stored.
+pub(crate) const PUBLISHER_SEQUENCES: TableId = TableId(25);
+
 const ROW_VERSION: u8 = 1;
 
 /// A row cannot be read: it was written by another version, or is damaged in a way that no checksum detects.

@@ -67,7 +67,7 @@ section! {
         pub(crate) connections_max: usize = 0 => count(0..=CONNECTIONS_MAX),
         /// Concurrent connections of this listener from one address. 0: only the limits of all listeners hold.
         pub(crate) connections_per_address_max: usize = 0 => count(0..=CONNECTIONS_MAX),
-        /// Address that Kafka clients of this listener are told to connect to. Empty: the address at which they reached the
+        /// Address that clients of this listener are told to connect to. Empty: the address at which they reached the
         /// broker.
         pub(crate) advertised: Option<(String, u16)> = None => value("`host:port`, or empty"),
     }

@@ -335,6 +335,8 @@ section! {
         pub(crate) retained_bytes_max: u64 = model().limits.retained_bytes_max => bytes(KIB..=TIB),
         /// Committed offsets of consumer groups, one per partition.
         pub(crate) committed_offsets_max: usize = model().limits.committed_offsets_max => count(1..=MANY),
+        /// Named publishers of the stream protocol, each in one stream, whose last publishing id is kept.
+        pub(crate) publisher_sequences_max: usize = model().limits.publisher_sequences_max => count(1..=MANY),
         /// Dead letters without a receiver that a queue with at-least-once dead-lettering keeps; beyond it messages neither
         /// expire nor are dropped for their deliveries, and rejected ones are delivered again.
         pub(crate) undelivered_messages_max: usize = model().limits.undelivered_messages_max => count(1..=MANY),
@@ -448,6 +450,7 @@ impl Limits {
             retained_values_max: self.retained_messages_max,
             retained_bytes_max: self.retained_bytes_max,
             committed_offsets_max: self.committed_offsets_max,
+            publisher_sequences_max: self.publisher_sequences_max,
             undelivered_messages_max: self.undelivered_messages_max,
             address_levels_max: self.address_levels_max,
             address_bytes_max: self.address_bytes_max,

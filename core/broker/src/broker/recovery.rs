@@ -63,6 +63,7 @@ pub(super) fn recover(parts: &Parts) -> Result<Recovered, BrokerError> {
     recover_deliveries(parts)?;
     recover_topology(parts, &by_id)?;
     recover_offsets(log, &by_id)?;
+    recover_sequences(log, &by_id)?;
     recover_transactions(log, &by_id)?;
     recover_sessions(log, &by_id)?;
     by_id.values().for_each(Sessions::end_empty_groups);
@@ -188,6 +189,13 @@ fn recover_offsets(log: &Log, by_id: &ById) -> Result<(), RowError> {
             let (group, topic) = (String::from_utf8_lossy(group), String::from_utf8_lossy(topic));
             namespace.committed_offsets().recover(&group, &topic, u32::from_be_bytes(partition), offset);
         }
+        Ok(())
+    })
+}
+
+fn recover_sequences(log: &Log, by_id: &ById) -> Result<(), RowError> {
+    each_in_namespace(log, rows::PUBLISHER_SEQUENCES, by_id, |namespace, key, row| {
+        namespace.publisher_sequences().recover(&key, decode(rows::PUBLISHER_SEQUENCES, &row)?);
         Ok(())
     })
 }

@@ -10,7 +10,7 @@ use crate::removal::Removal;
 use crate::rows::{self, SubscriptionRow, TopicRow, decode, split_key};
 
 /// Tables whose rows begin with the number of their namespace and name no stream.
-const PLAIN: [TableId; 10] = [
+const PLAIN: [TableId; 11] = [
     rows::EXCHANGES,
     rows::BINDINGS,
     rows::SESSION_FILTERS,
@@ -18,6 +18,7 @@ const PLAIN: [TableId; 10] = [
     rows::WILLS,
     rows::RETAINED,
     rows::COMMITTED_OFFSETS,
+    rows::PUBLISHER_SEQUENCES,
     rows::POLICIES,
     rows::TRANSACTION_PARTS,
     rows::TRANSACTIONS,

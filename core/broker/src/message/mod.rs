@@ -36,7 +36,7 @@ pub use reserved::CLAIMED;
 pub use trace::{may_have_traces, traceparent};
 pub(crate) use trace::{traceparent_of, with_traceparent};
 pub(crate) use view::priority;
-pub use view::{Header, HeaderView, RawHeaders, expires_ms};
+pub use view::{Header, HeaderView, RawHeaders, expires_ms, filter_value};
 
 /// A message for the publisher. All parts are borrowed: they are copied once, into the batch that is written.
 #[derive(Clone, Copy)]

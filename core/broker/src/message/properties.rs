@@ -57,6 +57,8 @@ pub mod name {
     pub const RECORD_KEY: &str = "inver-key";
     /// A user's header by which clients without null values read and set the record's null value (a tombstone).
     pub const NULL_VALUE: &str = "inver-null";
+    /// A user's header by whose value readers of streams filter.
+    pub const FILTER_VALUE: &[u8] = b"x-stream-filter-value";
 }
 
 /// A property, decoded.

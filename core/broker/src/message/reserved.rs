@@ -14,8 +14,8 @@ use super::properties::name;
 pub const CLAIMED: &[u8] = b"claimed-";
 
 /// Names of properties that only one protocol writes and reads.
-const OF_ONE_PROTOCOL: [&[u8]; 4] =
-    [b"mqtt-retain", b"mqtt-payload-format", b"mqtt-inbox-for", b"amqp-properties"];
+const OF_ONE_PROTOCOL: [&[u8]; 5] =
+    [b"mqtt-retain", b"mqtt-payload-format", b"mqtt-inbox-for", b"amqp-properties", b"stream-message"];
 
 /// Whether the broker writes headers of this name.
 fn is_reserved(header: &[u8]) -> bool {

@@ -192,6 +192,15 @@ impl<'a> HeaderView<'a> {
     }
 }
 
+/// The value by which readers of streams filter a message.
+#[must_use]
+pub fn filter_value(record: &Record) -> Option<&[u8]> {
+    HeaderView::of(record)
+        .written()
+        .find(|(name, _)| *name == name::FILTER_VALUE)
+        .and_then(|(_, value)| value)
+}
+
 /// The priority that the publisher gave the message.
 #[must_use]
 pub(crate) fn priority(record: &Record) -> Option<u8> {

@@ -43,6 +43,7 @@ use crate::limits::{LimitReached, Limits};
 use crate::maps;
 use crate::ordered::Ordered;
 use crate::policy::Policies;
+use crate::publisher_sequences::PublisherSequences;
 use crate::queue::Queue;
 use crate::retained::Retained;
 use crate::spec::{
@@ -117,6 +118,7 @@ pub(crate) struct Inner {
     drop_sink: Arc<dyn DropSink>,
     retained: Retained,
     committed_offsets: CommittedOffsets,
+    publisher_sequences: PublisherSequences,
     transactions: Transactions,
     /// The coordinator of consumer groups, once a protocol has one.
     groups: groups::Coordinated,
@@ -181,6 +183,7 @@ impl Namespace {
             drop_sink: drop_sink(inner.clone()),
             retained,
             committed_offsets: CommittedOffsets::new(id, config.limits.committed_offsets_max),
+            publisher_sequences: PublisherSequences::new(id, config.limits.publisher_sequences_max),
             groups: groups::Coordinated::default(),
             next_binding: AtomicU64::new(1),
         });
@@ -293,6 +296,12 @@ impl Namespace {
         &self.0.committed_offsets
     }
 
+    /// How far its named publishers have come in streams.
+    #[must_use]
+    pub fn publisher_sequences(&self) -> &PublisherSequences {
+        &self.0.publisher_sequences
+    }
+
     /// The transactions that clients hold open.
     #[must_use]
     pub fn transactions(&self) -> &Transactions {
@@ -368,6 +377,7 @@ impl Namespace {
     pub(crate) fn set_limits(&self, limits: Limits) {
         *self.0.limits.write() = limits;
         self.0.committed_offsets.set_max(limits.committed_offsets_max);
+        self.0.publisher_sequences.set_max(limits.publisher_sequences_max);
     }
 
     /// Replaces the capture rules of the configuration.

@@ -276,6 +276,7 @@ impl Namespace {
             queue.subscription().delete_delivered(&mut entry);
             entry.delete_cursor(cursor);
             entry.delete_stream(stream.id());
+            self.0.publisher_sequences.delete_stream(stream.id(), &mut entry);
             entry.delete(rows::TOPICS, rows::key(self.0.id, &[name.as_bytes()]));
         }
         let submit = |entry| Ok(self.log().submit(entry)?.lsn);

@@ -34,6 +34,10 @@ impl Namespace {
             removal.row(rows::COMMITTED_OFFSETS, key);
             removal.end_of_object()?;
         }
+        for key in self.0.publisher_sequences.take_keys() {
+            removal.row(rows::PUBLISHER_SEQUENCES, key);
+            removal.end_of_object()?;
+        }
         for key in self.0.retained.take_keys() {
             removal.row(rows::RETAINED, key);
             removal.end_of_object()?;

@@ -85,7 +85,10 @@ impl Namespace {
         let _topology = self.topology();
         let topic = self.log_topic(name)?;
         let mut entry = Entry::new();
-        topic.partitions().iter().for_each(|p| entry.delete_stream(p.stream().id()));
+        for partition in topic.partitions() {
+            entry.delete_stream(partition.stream().id());
+            self.0.publisher_sequences.delete_stream(partition.stream().id(), &mut entry);
+        }
         entry.delete(rows::TOPICS, rows::key(self.0.id, &[name.as_bytes()]));
         let subscriptions = self.delete_subscription_rows(&topic, &mut entry);
         let offsets = &self.0.committed_offsets;

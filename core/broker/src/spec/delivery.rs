@@ -58,7 +58,9 @@ pub enum Start {
 }
 
 impl Start {
-    pub(crate) fn offset(self, stream: &Stream) -> Offset {
+    /// The place in a stream now.
+    #[must_use]
+    pub fn offset(self, stream: &Stream) -> Offset {
         match self {
             Start::Earliest => stream.start(),
             Start::Latest => stream.next_offset(),

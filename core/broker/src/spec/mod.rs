@@ -26,7 +26,9 @@ pub use policy::{AppliesTo, PolicyKind, PolicySpec};
 pub use queue::{DeadLetter, Overflow, OwnerId, QueueLimits, QueueSpec, next_owner};
 pub(crate) use queue::{HOLDS_DELAYED, QueueBounds};
 pub use session::{Expiry, PublisherId, SubscriptionOptions};
-pub use stream::age_ms as stream_age_ms;
+pub use stream::{
+    OffsetSpec, STREAM_FILTER_BYTES, STREAM_SEGMENT_BYTES_MAX, StreamFilter, age_ms as stream_age_ms,
+};
 pub use topic::{
     PARTITIONS_MAX, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicIds, TopicKind, TopicSpec,
 };

@@ -1,5 +1,10 @@
 //! Queues that are log topics of one partition: every consumer reads all of it, from where it asks for.
 
+use std::ops::RangeInclusive;
+
+use inver_storage::{Offset, Stream};
+
+use super::delivery::Start;
 use super::queue::QueueSpec;
 use super::topic::TopicConfig;
 use crate::value::Value;
@@ -22,6 +27,60 @@ pub fn age_ms(text: &str) -> Option<u64> {
     let number = text.strip_suffix(unit)?;
     let number: u64 = number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse().ok())??;
     number.checked_mul(*unit_ms).filter(|ms| *ms > 0 && *ms <= i64::MAX as u64)
+}
+
+/// The largest segment that a declaration may ask for; it has no effect.
+pub const STREAM_SEGMENT_BYTES_MAX: u64 = 3_000_000_000;
+/// The sizes of a filter that a declaration may ask for; they have no effect.
+pub const STREAM_FILTER_BYTES: RangeInclusive<i128> = 16..=255;
+
+/// Where a reader of a stream starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffsetSpec {
+    /// With the first message that is kept.
+    First,
+    /// With the last message.
+    Last,
+    /// With the next message that is published.
+    Next,
+    /// With the message of this offset.
+    Offset(u64),
+    /// With the first message of this time or later, milliseconds since 1970.
+    Time(i64),
+}
+
+impl OffsetSpec {
+    /// The place in a stream; none for a time: where that is may need the disk.
+    #[must_use]
+    pub fn start(self, stream: &Stream) -> Option<Start> {
+        match self {
+            OffsetSpec::First => Some(Start::Earliest),
+            OffsetSpec::Last => Some(Start::At(Offset(stream.high_watermark().0.saturating_sub(1)))),
+            OffsetSpec::Next => Some(Start::Latest),
+            OffsetSpec::Offset(offset) => Some(Start::At(Offset(offset))),
+            OffsetSpec::Time(_) => None,
+        }
+    }
+}
+
+/// Which messages a reader of a stream gets, by their filter values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamFilter {
+    /// Messages with one of these values.
+    pub values: Vec<String>,
+    /// Messages without a value too.
+    pub unfiltered: bool,
+}
+
+impl StreamFilter {
+    /// Whether a message with this filter value is among them.
+    #[must_use]
+    pub fn matches(&self, value: Option<&[u8]>) -> bool {
+        match value {
+            Some(value) => self.values.iter().any(|wanted| wanted.as_bytes() == value),
+            None => self.unfiltered,
+        }
+    }
 }
 
 /// The settings of the topic that such a queue is. Its name is no address in the hub; it keeps everything unless its

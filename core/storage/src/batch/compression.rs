@@ -79,7 +79,8 @@ pub(crate) fn compress(codec: Compression, bytes: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-pub(crate) fn decompress(codec: Compression, bytes: &Bytes, bytes_max: usize) -> Result<Bytes, BatchError> {
+/// The bytes that `bytes` decompress to, at most `bytes_max`.
+pub fn decompress(codec: Compression, bytes: &Bytes, bytes_max: usize) -> Result<Bytes, BatchError> {
     match codec {
         Compression::None => Ok(bytes.clone()),
         Compression::Snappy => {

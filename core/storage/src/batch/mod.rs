@@ -25,7 +25,7 @@ pub(crate) use self::builder::seal;
 pub use self::builder::{BatchBuilder, ProducerStamp};
 pub use self::checked::Batch;
 pub(crate) use self::compression::compress;
-pub use self::compression::{Compression, DECOMPRESSED_BYTES_MAX};
+pub use self::compression::{Compression, DECOMPRESSED_BYTES_MAX, decompress};
 pub use self::control::{commits, marker};
 pub use self::error::BatchError;
 pub use self::header::{

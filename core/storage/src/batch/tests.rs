@@ -168,10 +168,10 @@ fn a_decompression_bomb_stops_at_the_limit() {
         let bomb = Bytes::from(compress(codec, &zeros).unwrap());
         assert!(bomb.len() < 1 << 20);
         assert!(matches!(
-            compression::decompress(codec, &bomb, 1 << 20),
+            decompress(codec, &bomb, 1 << 20),
             Err(BatchError::TooLarge { bytes_max: 1_048_576 })
         ));
-        assert_eq!(compression::decompress(codec, &bomb, 4 << 20).unwrap().len(), 4 << 20);
+        assert_eq!(decompress(codec, &bomb, 4 << 20).unwrap().len(), 4 << 20);
     }
 }
 
@@ -198,7 +198,7 @@ fn every_zstd_level_is_decompressed() {
         let mut encoder = zstd::stream::Encoder::new(Vec::new(), level).unwrap();
         std::io::Write::write_all(&mut encoder, b"value").unwrap();
         let frame = Bytes::from(encoder.finish().unwrap());
-        let decompressed = compression::decompress(Compression::Zstd, &frame, 1 << 20).unwrap();
+        let decompressed = decompress(Compression::Zstd, &frame, 1 << 20).unwrap();
         assert_eq!(decompressed.as_ref(), b"value", "level {level}");
     }
 }

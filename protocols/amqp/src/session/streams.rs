@@ -1,30 +1,24 @@
 //! Consumers of streams: what they must ask for, where they start, and which messages they filter out. The texts are
 //! those of RabbitMQ 4.0.
 
-use inver_broker::message::HeaderView;
-use inver_broker::{Delivery, DeliveryId, Start, Topic, stream_age_ms};
+use inver_broker::message::filter_value;
+use inver_broker::{Delivery, DeliveryId, OffsetSpec, Start, StreamFilter, Topic, stream_age_ms};
 use inver_storage::{Offset, Stream, TimeLookup};
 
 use super::shared::Shared;
 use crate::codec::Table;
 use crate::codec::table::Value as Field;
 use crate::error::Refusal;
-use crate::map::routed_headers;
 use crate::topology::kinds::QueueKind;
 
 /// The argument with the place where a consumer starts, and the header with the place of a message.
 pub(super) const STREAM_OFFSET: &str = "x-stream-offset";
 
-/// The header by whose value consumers filter.
-const FILTER_VALUE: &str = "x-stream-filter-value";
-
 /// What a consumer of a stream gets of it.
 #[derive(Debug, Default)]
 pub(super) struct StreamReader {
-    /// Messages with one of these values; none: all.
-    values: Option<Vec<String>>,
-    /// Messages without a value too.
-    unfiltered: bool,
+    /// Messages with these filter values; none: all.
+    filter: Option<StreamFilter>,
     /// Messages from this time on, milliseconds since 1970.
     from_ms: Option<i64>,
 }
@@ -66,7 +60,7 @@ impl StreamReader {
             None => None,
         };
         let unfiltered = matches!(arguments.get("x-stream-match-unfiltered"), Some(Field::Bool(true)));
-        Ok(StreamReader { values, unfiltered, from_ms: None })
+        Ok(StreamReader { filter: values.map(|values| StreamFilter { values, unfiltered }), from_ms: None })
     }
 
     /// A consumer that gets messages from this time on.
@@ -77,7 +71,7 @@ impl StreamReader {
     /// Takes out the messages that the consumer does not get.
     pub(super) fn filter(&self, deliveries: &mut Vec<Delivery>) -> Vec<DeliveryId> {
         let mut out = Vec::new();
-        if self.values.is_none() && self.from_ms.is_none() {
+        if self.filter.is_none() && self.from_ms.is_none() {
             return out;
         }
         deliveries.retain(|delivery| {
@@ -92,12 +86,7 @@ impl StreamReader {
     }
 
     fn matches(&self, delivery: &Delivery) -> bool {
-        let Some(values) = &self.values else { return true };
-        let headers = routed_headers(&HeaderView::of(&delivery.record));
-        match headers.get(FILTER_VALUE).and_then(|value| value.as_str()) {
-            Some(value) => values.iter().any(|wanted| wanted == value),
-            None => self.unfiltered,
-        }
+        self.filter.as_ref().is_none_or(|filter| filter.matches(filter_value(&delivery.record)))
     }
 }
 
@@ -115,27 +104,32 @@ pub(super) fn start(
             shared.in_vhost("queue", topic.name())
         ))
     };
-    let start = match value {
-        Field::Text(b"first") => (Start::Earliest, None),
-        Field::Text(b"next") => (Start::Latest, None),
-        Field::Text(b"last") => {
-            let stream = only_stream(topic).ok_or_else(|| invalid(&"{longstr,<<\"last\">>}"))?;
-            (Start::At(Offset(stream.high_watermark().0.saturating_sub(1))), None)
-        }
+    let spec = match value {
+        Field::Text(b"first") => OffsetSpec::First,
+        Field::Text(b"next") => OffsetSpec::Next,
+        Field::Text(b"last") => OffsetSpec::Last,
         Field::Text(bytes) => {
             let text = String::from_utf8_lossy(bytes);
             let age_ms =
                 stream_age_ms(&text).ok_or_else(|| invalid(&format_args!("{{longstr,<<\"{text}\">>}}")))?;
-            at_time(topic, shared.namespace.clock().now_ms().saturating_sub_unsigned(age_ms))
+            OffsetSpec::Time(shared.namespace.clock().now_ms().saturating_sub_unsigned(age_ms))
         }
         Field::Timestamp(seconds) => {
-            at_time(topic, i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000))
+            OffsetSpec::Time(i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000))
         }
         // A negative offset is the first one, as in RabbitMQ.
         value => match value.as_integer() {
-            Some(number) => (Start::At(Offset(u64::try_from(number).unwrap_or(0))), None),
+            Some(number) => OffsetSpec::Offset(u64::try_from(number).unwrap_or(0)),
             None => return Err(invalid(&value.type_name())),
         },
+    };
+    let start = match (spec, only_stream(topic)) {
+        (OffsetSpec::First, _) => (Start::Earliest, None),
+        (OffsetSpec::Next, _) => (Start::Latest, None),
+        (OffsetSpec::Offset(offset), _) => (Start::At(Offset(offset)), None),
+        (OffsetSpec::Time(ms), stream) => at_time(stream.as_ref(), ms),
+        (OffsetSpec::Last, None) => return Err(invalid(&"{longstr,<<\"last\">>}")),
+        (OffsetSpec::Last, Some(stream)) => (spec.start(&stream).unwrap_or(Start::Latest), None),
     };
     Ok(Some(start))
 }
@@ -146,8 +140,8 @@ fn only_stream(topic: &Topic) -> Option<Stream> {
     Some(partition.stream().clone())
 }
 
-fn at_time(topic: &Topic, ms: i64) -> (Start, Option<i64>) {
-    match only_stream(topic).map(|stream| stream.offset_for_time(ms)) {
+fn at_time(stream: Option<&Stream>, ms: i64) -> (Start, Option<i64>) {
+    match stream.map(|stream| stream.offset_for_time(ms)) {
         Some(Ok(TimeLookup::Ready(Some((offset, _))))) => (Start::At(offset), None),
         Some(Ok(TimeLookup::Ready(None))) => (Start::Latest, None),
         _ => (Start::Earliest, Some(ms)),

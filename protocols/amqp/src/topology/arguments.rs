@@ -2,7 +2,7 @@
 
 use inver_broker::{
     Arguments, DeadLetter, HASH_HEADER, HASH_PROPERTY, HISTORY_LENGTH, Overflow, QueueLimits, QueueSpec,
-    Value, stream_age_ms,
+    STREAM_FILTER_BYTES, STREAM_SEGMENT_BYTES_MAX, Value, stream_age_ms,
 };
 
 use super::Client;
@@ -91,20 +91,22 @@ impl Reading<'_> {
 
     /// Checks the arguments of a stream.
     fn check_stream(&self) -> Result<(), Refusal> {
-        const SEGMENT_BYTES_MAX: u64 = 3_000_000_000;
         if let Some(age) = self.text("x-max-age")?
             && stream_age_ms(age).is_none()
         {
             return Err(invalid("x-max-age", self.what, "invalid_max_age"));
         }
         self.number("x-max-length-bytes", 0)?;
-        if self.number("x-stream-max-segment-size-bytes", 0)?.is_some_and(|bytes| bytes > SEGMENT_BYTES_MAX) {
+        if self
+            .number("x-stream-max-segment-size-bytes", 0)?
+            .is_some_and(|bytes| bytes > STREAM_SEGMENT_BYTES_MAX)
+        {
             return Err(Refusal::precondition_failed(
                 "Exceeded max value for x-stream-max-segment-size-bytes",
             ));
         }
         match self.arguments.get("x-stream-filter-size-bytes") {
-            Some(size) if !size.as_int().is_some_and(|bytes| (16..=255).contains(&bytes)) => {
+            Some(size) if !size.as_int().is_some_and(|bytes| STREAM_FILTER_BYTES.contains(&bytes)) => {
                 Err(Refusal::precondition_failed("Invalid value for  x-stream-filter-size-bytes"))
             }
             _ => Ok(()),

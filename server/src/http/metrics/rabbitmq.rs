@@ -8,7 +8,8 @@ use super::text::{Exposition, Kind, Samples};
 use crate::memory::available_bytes;
 
 /// The protocols, as they are named here and by RabbitMQ.
-const PROTOCOLS: [(&str, &str); 3] = [("amqp", "amqp091"), ("mqtt", "mqtt"), ("kafka", "kafka")];
+const PROTOCOLS: [(&str, &str); 4] =
+    [("amqp", "amqp091"), ("stream", "stream"), ("mqtt", "mqtt"), ("kafka", "kafka")];
 
 /// Upper bounds of the buckets of message sizes: as the recorder writes them, and as Prometheus writes them.
 const SIZES: [(&str, &str); 9] = [
