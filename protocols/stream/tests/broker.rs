@@ -193,8 +193,17 @@ async fn a_deleted_stream_is_told() {
     let mut client = Client::open(&broker, StreamConfig::default()).await;
     client.create("s").await;
     assert_eq!(client.subscribe(1, "s", 1).await, Code::Ok as u16);
-    assert_eq!(client.request(key::DELETE, |out| put_string(out, "s")).await.0, Code::Ok as u16);
-    assert_eq!(client.frame().await.unwrap(), (key::METADATA_UPDATE, vec![0, 6, 0, 1, b's']));
+    client
+        .send(key::DELETE, 1, |out| {
+            out.extend_from_slice(&9_u32.to_be_bytes());
+            put_string(out, "s");
+        })
+        .await;
+    // In either order: the answer waits for the log.
+    let mut got = [client.frame().await.unwrap(), client.frame().await.unwrap()];
+    got.sort();
+    let answer = (key::RESPONSE | key::DELETE, vec![0, 0, 0, 9, 0, Code::Ok as u8]);
+    assert_eq!(got, [(key::METADATA_UPDATE, vec![0, 6, 0, 1, b's']), answer]);
     assert_eq!(client.request(key::UNSUBSCRIBE, |out| out.push(1)).await.0, 4);
 }
 
@@ -291,4 +300,17 @@ async fn nothing_is_served_before_the_login() {
     let (key, content) = client.frame().await.unwrap();
     assert_eq!((key, content[5]), (key::CLOSE, Code::UnknownFrame as u8));
     assert!(broker.default_namespace().topic("s").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_about_a_missing_stream_have_their_content() {
+    let (broker, _dir) = broker(Limits::default());
+    let mut client = Client::open(&broker, StreamConfig::default()).await;
+    let missing = Code::StreamDoesNotExist as u16;
+    let stats = client.request(key::STREAM_STATS, |out| put_string(out, "s")).await;
+    assert_eq!(stats, (missing, vec![0; 4]));
+    for command in [key::QUERY_PUBLISHER_SEQUENCE, key::QUERY_OFFSET] {
+        let names = |out: &mut Vec<u8>| ["p", "s"].into_iter().for_each(|name| put_string(out, name));
+        assert_eq!(client.request(command, names).await, (missing, vec![0; 8]));
+    }
 }

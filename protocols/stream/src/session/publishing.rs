@@ -40,9 +40,11 @@ pub(super) struct Publisher {
 impl Opened {
     /// Answers how far a publisher came in a stream.
     pub(super) fn sequence(&self, reference: &str, stream: &str) -> Reply {
-        let Some(found) = self.stream(stream) else { return Code::StreamDoesNotExist.into() };
+        // Clients read the id whatever the code.
+        let refused = |code: Code| Reply { content: vec![0; 8], ..code.into() };
+        let Some(found) = self.stream(stream) else { return refused(Code::StreamDoesNotExist) };
         if !self.may(ResourceKind::Topic, stream, Operation::Write) {
-            return Code::AccessRefused.into();
+            return refused(Code::AccessRefused);
         }
         let sequences = self.namespace.publisher_sequences();
         let sequence = sequences.get(found.partition.stream().id(), reference);
