@@ -257,7 +257,6 @@ fn offsets_leave_the_turn_while_another_request_holds_the_group() {
         member_id: Some("m".into()),
         member_epoch: 1,
         topics: Some(Vec::new()),
-        ..Default::default()
     };
     let fetch = OffsetFetchRequest { groups: vec![group], ..Default::default() };
     let coordinator = fixture.access.node.coordinator.clone();
