@@ -89,7 +89,7 @@ mod tests {
     fn the_start_line_names_all_listeners_that_are_on() {
         let text = listeners(&Config::default());
         let expected = "kafka=127.0.0.1:9092 mqtt=127.0.0.1:1883 mqtt-websocket=127.0.0.1:8083 amqp=127.0.0.1:5672 \
-                        http=127.0.0.1:15672";
+                        stream=127.0.0.1:5552 http=127.0.0.1:15672";
         let sorted = |text: &str| {
             let mut parts: Vec<String> = text.split(' ').map(str::to_owned).collect();
             parts.sort();

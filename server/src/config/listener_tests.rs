@@ -19,7 +19,8 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[test]
 fn short_keys_and_the_list_make_one_list() {
-    let others = "[amqp]\nlisten = \"off\"\n[http]\nlisten = \"off\"\n[kafka]\nlisten = \"off\"\n";
+    let others = "[amqp]\nlisten = \"off\"\n[http]\nlisten = \"off\"\n[kafka]\nlisten = \"off\"\n\
+                  [stream]\nlisten = \"off\"\n";
     let all = listeners(others, &[]);
     assert_eq!(all, pairs(&[("mqtt", "127.0.0.1:1883"), ("mqtt-websocket", "127.0.0.1:8083")]));
     let list = "[[listeners]]\nprotocol = \"mqtt\"\naddress = [\"0.0.0.0:1883\", \"unix:/run/mqtt\"]\n\
@@ -74,7 +75,7 @@ fn each_mistake_in_a_listener_is_said_once() {
     for (text, said) in [
         (
             "[[listeners]]\naddress = \"127.0.0.1:1\"\n".to_string(),
-            "`protocol` is missing: one of kafka, mqtt, amqp, http, prometheus",
+            "`protocol` is missing: one of kafka, mqtt, amqp, stream, http, prometheus",
         ),
         ("[[listeners]]\nprotocol = \"mqtt\"\n".to_string(), "`address` is missing"),
         (

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::few::Few;
-use super::queues::Queues;
+use super::held::Queues;
 use super::registry::Registry;
 use super::share::split_share;
 use super::tally::Counted;
@@ -43,6 +43,7 @@ pub(crate) struct SessionCore {
     /// Gone with the broker; the session may still be held by a connection.
     registry: Weak<Registry>,
     stream: Option<(Stream, Cursor)>,
+    /// Locked before `state`, never while that is held.
     pub(super) queues: Mutex<Queues>,
     pub(super) state: Mutex<State>,
     pub(super) ended: AtomicBool,

@@ -14,6 +14,7 @@ mod core;
 mod exclusive;
 mod few;
 mod group;
+mod held;
 mod listing;
 mod open;
 mod overflows;
@@ -144,7 +145,7 @@ impl Session {
     }
 
     /// Subscribes to a slashed filter, or changes the options. Whether the subscription existed, and when the change is
-    /// durable. Pull afterwards: a new inbox wakes a consumer only after an empty pull.
+    /// durable. An inbox that is made for it posts its token.
     pub fn subscribe(
         &mut self,
         filter: &[u8],

@@ -280,7 +280,7 @@ impl SessionCore {
             session.open_inbox();
         }
         if !subscriptions.is_empty() {
-            // Routes found before this have no live queue, or an old one.
+            // Routes found before this have no receivers in memory, or old ones.
             self.forget_routes();
         }
         Ok(Opened { session, present, subscriptions, state: blobs, completion })

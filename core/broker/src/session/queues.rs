@@ -1,7 +1,7 @@
 //! The two receivers of a session that a connection holds: each is made for the first message of its kind, but for an
 //! inbox over a stream, which is made for the first guaranteed subscription; both end with the connection.
 //!
-//! Whoever finds a route to the session makes them, so that no message is missed, and tells the connection, which takes
+//! The publisher that finds a route to the session makes them, so that no message is missed, and tells the connection, which takes
 //! the consumers when it pulls.
 
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use inver_storage::batch::Record;
 
 use super::core::SessionCore;
 use super::group::Group;
+use super::held::{Made, Queue, Queues};
 use super::terms::SessionTerms;
 use super::{Session, ids};
 use crate::address::Filter;
@@ -22,59 +23,6 @@ use crate::subscription::{Consumer, ConsumerSpec, LiveBatch, MemoryBounds, Pull,
 
 /// Memory of a non-durable session's inbox, whatever the configured bound.
 const INBOX_MEMORY_BYTES_MAX: u64 = 64 * 1024 * 1024;
-
-/// The receivers of a session that a connection holds.
-#[derive(Default)]
-pub(super) struct Queues {
-    /// Boxed: most sessions have none.
-    made: Option<Box<Made>>,
-    /// A connection holds the session: receivers may be made.
-    is_open: bool,
-    /// A route was found with the present receivers; caches of it are stale once these change.
-    pub(super) is_routed: bool,
-}
-
-#[derive(Default)]
-struct Made {
-    /// Reads the stream of a durable session, else in memory.
-    inbox: Option<Queue>,
-    live: Option<Queue>,
-}
-
-struct Queue {
-    subscription: Arc<Subscription>,
-    /// Until the connection takes it.
-    consumer: Option<Box<Consumer>>,
-}
-
-impl Queue {
-    /// A receiver whose messages wait for the connection from now on. It is told of them by the consumer's token.
-    fn new(subscription: Arc<Subscription>, consumer: ConsumerSpec) -> Queue {
-        let consumer = Some(Box::new(subscription.attach_held(consumer)));
-        Queue { subscription, consumer }
-    }
-}
-
-impl Queues {
-    fn queue(&self, guaranteed: bool) -> Option<&Queue> {
-        let made = self.made.as_deref()?;
-        if guaranteed { made.inbox.as_ref() } else { made.live.as_ref() }
-    }
-
-    pub(super) fn inbox(&self) -> Option<&Arc<Subscription>> {
-        self.queue(true).map(|inbox| &inbox.subscription)
-    }
-
-    fn live(&self) -> Option<&Arc<Subscription>> {
-        self.queue(false).map(|live| &live.subscription)
-    }
-
-    fn take_consumer(&mut self, guaranteed: bool) -> Option<Box<Consumer>> {
-        let made = self.made.as_deref_mut()?;
-        let queue = if guaranteed { &mut made.inbox } else { &mut made.live };
-        queue.as_mut()?.consumer.take()
-    }
-}
 
 impl SessionCore {
     /// A connection holds the session from now on.
@@ -149,7 +97,10 @@ impl SessionCore {
         if let Some(inbox) = &inbox {
             self.namespace().context().reclaim.remove(inbox.subscription.id());
         }
-        inbox.into_iter().chain(live).for_each(|queue| queue.subscription.close());
+        inbox.into_iter().chain(live).for_each(|Queue { subscription, consumer }| {
+            drop(consumer);
+            subscription.close();
+        });
     }
 }
 

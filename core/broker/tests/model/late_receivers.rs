@@ -11,7 +11,9 @@ async fn a_receiver_made_late_misses_no_message() {
     let fixture = Fixture::new();
     let (ns, sessions) = (fixture.namespace(), fixture.sessions());
     for round in 0..100 {
-        let (mailbox, mut opened) = open(&sessions, "c", round % 2 == 1).await;
+        let durable = round % 2 == 1;
+        let client_id = if durable { "durable" } else { "c" };
+        let (mailbox, mut opened) = open(&sessions, client_id, durable).await;
         opened.session.subscribe(b"a", &guaranteed()).unwrap();
         let publishing = {
             let mut publisher = publisher(&ns);

@@ -116,7 +116,7 @@ impl Handler for OffsetFetch {
     type Response = OffsetFetchResponse;
 
     fn is_long(cx: &RequestContext<'_>, request: &OffsetFetchRequest) -> bool {
-        // All offsets of a group, or those that a member of a group asks for whose members are looked at for long.
+        // All offsets of a group, or those that a member of a group asks for whose lock is held for long.
         let is_held = |group: &OffsetFetchRequestGroup| {
             group.asks_as_member() && cx.coordinator().is_held(&group.group_id)
         };

@@ -228,8 +228,6 @@ impl Session {
         let (existed, completion) =
             self.core.subscribe(filter.as_bytes(), &options).map_err(|error| refusal(&error))?;
         self.deferred.wait_for(completion);
-        // The first subscription creates the session's queues. They wake a consumer only after its first pull.
-        (self.live_ready, self.inbox_ready) = (true, true);
         self.subscriptions.insert(filter, terms);
         let is_sys = filter.starts_with(sys::PREFIX);
         if is_sys {
