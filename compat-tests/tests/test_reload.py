@@ -303,7 +303,7 @@ def test_config_check_opens_files_and_compares_listeners(tmp_path):
         ('[capture]\nrules = [{filter = "a/#/b", topic = "x"}]\n', "a/#/b"),
         ('[capture]\nrules = [{filter = "a/+", topic = "bad topic!"}]\n', "bad topic!"),
         ('[capture]\nrules = [{filter = "a/+", topic = "x", key = "{3}"}]\n', "{3}"),
-        ("".join(f'[{name}]\nlisten = "off"\n' for name in ("amqp", "kafka", "http"))
+        ("".join(f'[{name}]\nlisten = "off"\n' for name in ("amqp", "kafka", "stream", "http"))
          + '[mqtt]\nlisten = "off"\nwebsocket_listen = "off"\n', "every listener is `off`"),
         ('[users]\nann = "$2b$31$abcdefghijklmnopqrstuuKQ6fYvZ7lW0vSYnqWZ6YQ6Kq1kq1kqy"\n', "bcrypt cost of 31"),
         ('[users]\nann = "$argon2id$v=19$m=4294967295,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNo"\n', "ann"),
