@@ -23,7 +23,8 @@ inver_settings::section! {
         pub heartbeat_s: u16 = 60 => seconds(0..=65_535),
         /// Messages of a connection that await their confirm; at the bound the connection is not read.
         pub unconfirmed_max: usize = 1 << 20 => count(1..=1 << 30),
-        /// Size of the messages that a compressed batch of entries may have once it is decompressed.
+        /// Size of the messages that the batches of entries of one Publish may have once they are decompressed, 64 bytes
+        /// more for each message.
         pub decompressed_bytes_max: usize = 16 << 20 => bytes(KIB..=GIB),
         /// Bytes of a chunk, above which the next one begins; one message may be larger.
         pub chunk_bytes_max: usize = 128 << 10 => bytes(KIB..=128 << 20),

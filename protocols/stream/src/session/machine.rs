@@ -22,8 +22,12 @@ impl Session {
         while let Some(answer) = self.answers.pop(self.broker.log().committed()) {
             match answer {
                 Answer::Frame(bytes) => out.extend_from_slice(&bytes),
-                Answer::Confirms(publisher, ids) => {
+                Answer::Confirms { publisher, made, ids } => {
                     self.unconfirmed -= ids.len();
+                    // Another one that has its number since would take them for its own.
+                    if self.publishers.get(&publisher).is_some_and(|present| present.made != made) {
+                        continue;
+                    }
                     count(Count::Confirmed, ids.len() as u64);
                     frame::put(out, key::PUBLISH_CONFIRM, 1, |out| {
                         out.push(publisher);

@@ -64,8 +64,8 @@ impl From<Malformed> for Ended {
 pub(crate) enum Answer {
     /// An encoded frame.
     Frame(Vec<u8>),
-    /// Confirms of a publisher.
-    Confirms(u8, Vec<u64>),
+    /// Confirms of a publisher, by its number and by how many were declared before it.
+    Confirms { publisher: u8, made: u64, ids: Vec<u64> },
 }
 
 /// An open virtual host.
@@ -95,6 +95,8 @@ pub(crate) struct Session {
     publishers: BTreeMap<u8, Publisher>,
     composer: Composer,
     unconfirmed: usize,
+    /// Publishers that were declared.
+    publishers_made: u64,
     answers: CommitQueue<Answer>,
     subscriptions: BTreeMap<u8, Subscription>,
     chunk: Chunk,
@@ -152,6 +154,7 @@ impl Session {
             publishers: BTreeMap::new(),
             composer: Composer::default(),
             unconfirmed: 0,
+            publishers_made: 0,
             answers: CommitQueue::default(),
             subscriptions: BTreeMap::new(),
             chunk: Chunk::default(),
@@ -197,6 +200,8 @@ impl Session {
         let unknown = || Ended::Refused(Code::UnknownFrame, format!("unknown command {command:#06x}"));
         let request = Request::parse(command, &mut reader)?.ok_or_else(unknown)?;
         if let Request::Close { .. } = request {
+            // What came before it is published.
+            self.flush(out);
             frame::put_response(out, command, correlation, Code::Ok, |_| {});
             return Err(Ended::ByClient);
         }

@@ -19,8 +19,13 @@ const REFERENCE_BYTES_MAX: usize = 255;
 /// A batch is appended at this size; one message may be larger.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
 
+/// What a message of a batch costs beside its bytes: it is stored with headers.
+const MESSAGE_COST_BYTES: usize = 64;
+
 /// A publisher of a connection.
 pub(super) struct Publisher {
+    /// How many the connection declared before it.
+    pub(super) made: u64,
     reference: String,
     stream: OpenStream,
     /// What it has stored, if it has a name.
@@ -92,6 +97,7 @@ impl Session {
             },
         };
         let publisher = Publisher {
+            made: self.publishers_made,
             reference: reference.to_owned(),
             last: sequence.as_ref().and_then(|sequence| sequence.last().0),
             sequence,
@@ -104,6 +110,7 @@ impl Session {
             stream,
         };
         self.publishers.insert(id, publisher);
+        self.publishers_made += 1;
         Code::Ok
     }
 
@@ -126,13 +133,15 @@ impl Session {
         let messages = reader.count(12)?;
         let refusal = self.refusal(id);
         let mut refused = Vec::new();
+        // Of all batches of the frame together: a small frame may decompress to very much.
+        let mut left = self.config.decompressed_bytes_max;
         for _ in 0..messages {
             let number = reader.u64()?;
             let filter = if version >= 2 { reader.string()? } else { None };
             let entry = Entry::take(reader)?;
             let code = match refusal {
                 Some(code) => Some(code),
-                None => self.add(id, number, &entry, filter),
+                None => self.add(id, number, &entry, filter, &mut left),
             };
             if let Some(code) = code {
                 refused.push((number, code));
@@ -169,7 +178,15 @@ impl Session {
     }
 
     /// Adds an entry to the batch of its publisher, unless it was sent before. Why not, if it is not accepted.
-    fn add(&mut self, id: u8, number: u64, entry: &Entry<'_>, filter: Option<&str>) -> Option<Code> {
+    /// At most `left` bytes are decompressed, and what was is subtracted.
+    fn add(
+        &mut self,
+        id: u8,
+        number: u64,
+        entry: &Entry<'_>,
+        filter: Option<&str>,
+        left: &mut usize,
+    ) -> Option<Code> {
         let Some(publisher) = self.publishers.get_mut(&id) else {
             return Some(Code::PublisherDoesNotExist);
         };
@@ -192,13 +209,15 @@ impl Session {
                 }
                 Entry::Message(message) => push(&mut self.composer, message),
                 Entry::Batch { compression, count, plain_bytes, data } => {
-                    let bytes_max = self.config.decompressed_bytes_max;
+                    let cost = usize::from(*count) * MESSAGE_COST_BYTES;
+                    let bytes_max = left.saturating_sub(cost);
                     if *plain_bytes as usize > bytes_max {
                         return Some(Code::PreconditionFailed);
                     }
                     let Ok(messages) = unpack(*compression, *count, data, bytes_max) else {
                         return Some(Code::PreconditionFailed);
                     };
+                    *left = bytes_max.saturating_sub(messages.iter().map(|message| message.len()).sum());
                     if messages.iter().any(|message| message.len() > self.config.message_bytes_max) {
                         return Some(Code::PreconditionFailed);
                     }
@@ -227,7 +246,9 @@ impl Session {
         }
         let ids = std::mem::take(&mut publisher.ids);
         match publisher.append(opened) {
-            Ok(done) => self.answers.push(done, Answer::Confirms(id, ids)),
+            Ok(done) => {
+                self.answers.push(done, Answer::Confirms { publisher: id, made: publisher.made, ids });
+            }
             Err(error) => {
                 self.unconfirmed -= ids.len();
                 self.client.request_refused("Publish", &error);

@@ -19,7 +19,8 @@ pub(super) struct StreamReader {
     /// The offset of the next message.
     next: u64,
     found: VecDeque<StoredBatch>,
-    current: Option<(u64, Records)>,
+    /// With its first offset, and the one behind it: a compacted batch may end in a gap.
+    current: Option<(u64, u64, Records)>,
     /// A message that was taken and did not fit.
     put_back: Option<(u64, Record)>,
     mailbox: Arc<Mailbox>,
@@ -99,7 +100,7 @@ impl StreamReader {
             return Step::Message(offset, record);
         }
         loop {
-            if let Some((base, records)) = &mut self.current {
+            if let Some((base, end, records)) = &mut self.current {
                 match records.next() {
                     Some(Ok(record)) => {
                         let offset = *base + u64::from(record.offset_delta);
@@ -109,7 +110,10 @@ impl StreamReader {
                         }
                     }
                     // A batch that cannot be decoded is passed over.
-                    Some(Err(_)) | None => self.current = None,
+                    Some(Err(_)) | None => {
+                        self.next = self.next.max(*end);
+                        self.current = None;
+                    }
                 }
                 continue;
             }
@@ -163,7 +167,10 @@ impl StreamReader {
     /// Begins a batch, unless it is one that readers of messages do not see.
     fn begin(&mut self, batch: &StoredBatch) {
         let base = batch.base_offset.0;
-        let Ok(header) = BatchHeader::parse(&batch.bytes) else { return };
+        let Ok(header) = BatchHeader::parse(&batch.bytes) else {
+            self.next = self.next.max(base + 1);
+            return;
+        };
         let is_aborted =
             || header.is_transactional() && self.stream.is_aborted(header.producer_id, batch.base_offset);
         if header.is_control() || is_aborted() {
@@ -171,7 +178,7 @@ impl StreamReader {
             return;
         }
         match records(&batch.bytes) {
-            Ok(records) => self.current = Some((base, records)),
+            Ok(records) => self.current = Some((base, base + header.offset_span(), records)),
             Err(error) => {
                 tracing::warn!(offset = base, %error, "batch skipped: it cannot be decompressed");
                 self.next = self.next.max(base + header.offset_span());
