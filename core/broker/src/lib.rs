@@ -111,13 +111,13 @@ pub use namespace::{
 };
 pub use network::network_of;
 pub use ordered::Order;
-pub use peek::{Peeked, PeekedMessage};
+pub use peek::{Peeked, PeekedMessage, is_visible};
 pub use policy::{Applied, Policy, PolicyError};
 pub use preview::{RoutePreview, RoutedSession};
 pub use produce::ProduceError;
 pub use protocol::{Connection, Io, ProtocolPlugin};
 pub use publisher::{DEFAULT_EXCHANGE, InboxTarget, PublishError, Publisher, Routed, Target};
-pub use publisher_sequences::{PublisherSequence, PublisherSequences};
+pub use publisher_sequences::{OpenSequence, PublisherSequence, PublisherSequences};
 pub use queue::Queue;
 pub use quota::{AppliedQuotas, Quotas, QuotasError};
 pub use retained::{Retained, RetainedPart, ScanFrom};

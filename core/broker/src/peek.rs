@@ -136,7 +136,7 @@ pub(crate) fn is_stable(stream: &Stream, stored: &StoredBatch, end: Offset) -> b
 
 /// Whether readers get the records of a batch below the stable offset: it is no marker of a transaction, and not part of an
 /// aborted one.
-pub(crate) fn is_visible(stream: &Stream, stored: &StoredBatch) -> bool {
+pub fn is_visible(stream: &Stream, stored: &StoredBatch) -> bool {
     if BatchHeader::attributes_of(&stored.bytes) & (TRANSACTIONAL | CONTROL) == 0 {
         return true;
     }

@@ -5,8 +5,10 @@
 //! message, under the sequence's lock. Does not own publishers, nor the numbers, which only have to grow.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use inver_storage::{Batch, BatchBuilder, Entry, Lsn, StreamId, Submitted, records};
@@ -21,6 +23,8 @@ use crate::rows;
 pub struct PublisherSequence {
     /// The key of its row.
     key: Bytes,
+    /// Its stream is deleted, and its row with it.
+    is_deleted: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -33,6 +37,11 @@ struct State {
 }
 
 impl PublisherSequence {
+    fn new(key: Bytes, last: Option<u64>) -> Arc<PublisherSequence> {
+        let state = Mutex::new(State { last, lsn: None });
+        Arc::new(PublisherSequence { key, is_deleted: AtomicBool::new(false), state })
+    }
+
     /// The greatest number stored, and when it is durable.
     #[must_use]
     pub fn last(&self) -> (Option<u64>, Completion) {
@@ -55,7 +64,9 @@ impl PublisherSequence {
         let stored = state.last.map_or(0, |stored| numbers.partition_point(|number| *number <= stored));
         let batch = if stored == 0 { batch } else { without_first(&batch, stored) };
         let mut entry = Entry::new();
-        entry.put(rows::PUBLISHER_SEQUENCES, self.key.clone(), rows::encode(last));
+        if !self.is_deleted.load(Ordering::Acquire) {
+            entry.put(rows::PUBLISHER_SEQUENCES, self.key.clone(), rows::encode(last));
+        }
         let submitted = submit(entry, batch)?;
         *state = State { last: Some(*last), lsn: Some(submitted.lsn) };
         Ok(submitted.lsn.into())
@@ -77,13 +88,45 @@ fn without_first(batch: &Batch, count: usize) -> Batch {
     builder.finish()
 }
 
+/// By stream and publisher.
 type Table = BTreeMap<(u64, String), Arc<PublisherSequence>>;
+
+/// A sequence that a publisher uses. One that stored nothing is forgotten with the last of its uses.
+pub struct OpenSequence {
+    table: Arc<Mutex<Table>>,
+    name: (u64, String),
+    sequence: Arc<PublisherSequence>,
+}
+
+impl fmt::Debug for OpenSequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.sequence.fmt(f)
+    }
+}
+
+impl Deref for OpenSequence {
+    type Target = PublisherSequence;
+
+    fn deref(&self) -> &PublisherSequence {
+        &self.sequence
+    }
+}
+
+impl Drop for OpenSequence {
+    fn drop(&mut self) {
+        let mut table = self.table.lock();
+        // The table and this use have it: nobody waits for its lock.
+        if Arc::strong_count(&self.sequence) == 2 && self.sequence.last().0.is_none() {
+            table.remove(&self.name);
+        }
+    }
+}
 
 /// All publisher sequences of a namespace.
 pub struct PublisherSequences {
     namespace: u32,
     sequences_max: AtomicUsize,
-    table: Mutex<Table>,
+    table: Arc<Mutex<Table>>,
 }
 
 impl PublisherSequences {
@@ -91,7 +134,7 @@ impl PublisherSequences {
         PublisherSequences {
             namespace,
             sequences_max: AtomicUsize::new(sequences_max),
-            table: Mutex::default(),
+            table: Arc::default(),
         }
     }
 
@@ -101,22 +144,20 @@ impl PublisherSequences {
     }
 
     /// The sequence of a publisher in a stream; a new one is stored with its first batch.
-    pub fn open(&self, stream: StreamId, publisher: &str) -> Result<Arc<PublisherSequence>, LimitReached> {
-        let mut table = self.table.lock();
+    pub fn open(&self, stream: StreamId, publisher: &str) -> Result<OpenSequence, LimitReached> {
         let name = (stream.0, publisher.to_owned());
-        if let Some(sequence) = table.get(&name) {
-            return Ok(sequence.clone());
-        }
-        let max = self.sequences_max.load(Ordering::Relaxed);
-        if table.len() >= max {
-            // Of publishers that left without a message.
-            table.retain(|_, sequence| Arc::strong_count(sequence) > 1 || sequence.last().0.is_some());
-        }
-        limits::check("publisher sequences", table.len(), max)?;
-        let key = self.key(stream.0, publisher);
-        let sequence = Arc::new(PublisherSequence { key, state: Mutex::default() });
-        table.insert(name, sequence.clone());
-        Ok(sequence)
+        let mut table = self.table.lock();
+        let sequence = match table.get(&name) {
+            Some(sequence) => sequence.clone(),
+            None => {
+                let max = self.sequences_max.load(Ordering::Relaxed);
+                limits::check("publisher sequences", table.len(), max)?;
+                let sequence = PublisherSequence::new(self.key(stream.0, publisher), None);
+                table.insert(name.clone(), sequence.clone());
+                sequence
+            }
+        };
+        Ok(OpenSequence { table: self.table.clone(), name, sequence })
     }
 
     /// The sequence of a publisher in a stream, if there is one.
@@ -133,20 +174,24 @@ impl PublisherSequences {
     pub(crate) fn recover(&self, key: &[u8], last: u64) {
         let Some((stream, publisher)) = key.split_first_chunk::<8>() else { return };
         let (stream, publisher) = (u64::from_be_bytes(*stream), String::from_utf8_lossy(publisher));
-        let state = Mutex::new(State { last: Some(last), lsn: None });
-        let sequence = PublisherSequence { key: self.key(stream, &publisher), state };
-        self.table.lock().insert((stream, publisher.into_owned()), Arc::new(sequence));
+        let sequence = PublisherSequence::new(self.key(stream, &publisher), Some(last));
+        self.table.lock().insert((stream, publisher.into_owned()), sequence);
     }
 
-    /// Forgets the sequences of a stream that is deleted, and their rows with the entry that deletes it.
-    pub(crate) fn delete_stream(&self, stream: StreamId, entry: &mut Entry) {
+    /// Deletes the rows of a stream's sequences with the entry that deletes the stream.
+    pub(crate) fn delete_rows(&self, stream: StreamId, entry: &mut Entry) {
+        for (_, sequence) in self.table.lock().range(of_stream(stream)) {
+            entry.delete(rows::PUBLISHER_SEQUENCES, sequence.key.clone());
+        }
+    }
+
+    /// Forgets the sequences of a stream that was deleted.
+    pub(crate) fn forget_stream(&self, stream: StreamId) {
         let mut table = self.table.lock();
-        let of_stream = (stream.0, String::new())..(stream.0 + 1, String::new());
-        let names: Vec<(u64, String)> = table.range(of_stream).map(|(name, _)| name.clone()).collect();
-        for name in names {
-            if let Some(sequence) = table.remove(&name) {
-                entry.delete(rows::PUBLISHER_SEQUENCES, sequence.key.clone());
-            }
+        let names: Vec<(u64, String)> =
+            table.range(of_stream(stream)).map(|(name, _)| name.clone()).collect();
+        for sequence in names.iter().filter_map(|name| table.remove(name)) {
+            sequence.is_deleted.store(true, Ordering::Release);
         }
     }
 
@@ -154,6 +199,11 @@ impl PublisherSequences {
     pub(crate) fn take_keys(&self) -> Vec<Bytes> {
         std::mem::take(&mut *self.table.lock()).into_values().map(|sequence| sequence.key.clone()).collect()
     }
+}
+
+/// The names of all sequences of a stream.
+fn of_stream(stream: StreamId) -> std::ops::Range<(u64, String)> {
+    (stream.0, String::new())..(stream.0 + 1, String::new())
 }
 
 #[cfg(test)]
@@ -188,7 +238,7 @@ mod tests {
         assert_eq!(advance(&sequence, &[0, 4], &["a", "b"]), [""; 0]);
         assert_eq!(advance(&sequence, &[3, 4, 5, 9], &["x", "b", "c", "d"]), ["c", "d"]);
         assert_eq!(sequence.last(), (Some(9), Completion::At(Lsn(7))));
-        assert!(Arc::ptr_eq(&sequence, &all.open(StreamId(5), "p").unwrap()));
+        assert!(std::ptr::eq(&*sequence, &*all.open(StreamId(5), "p").unwrap()));
     }
 
     #[test]
@@ -221,10 +271,30 @@ mod tests {
         let three = all.open(StreamId(6), "three").unwrap();
         assert_eq!(all.open(StreamId(6), "four").unwrap_err().what, "publisher sequences");
         advance(&three, &[1], &["a"]);
-        drop((one, three));
+        let again = all.open(StreamId(5), "one").unwrap();
+        drop(one);
+        assert!(all.get(StreamId(5), "one").is_some(), "another publisher uses it");
+        drop(again);
+        assert!(all.get(StreamId(5), "one").is_none());
+        drop(three);
+        assert!(all.get(StreamId(6), "three").is_some(), "it has stored something");
+    }
+
+    #[test]
+    fn a_deleted_streams_sequences_go_once_that_is_written() {
+        let all = PublisherSequences::new(1, 2);
+        let sequence = all.open(StreamId(6), "p").unwrap();
+        advance(&sequence, &[1], &["a"]);
         let mut entry = Entry::new();
-        all.delete_stream(StreamId(6), &mut entry);
-        assert!(!entry.is_empty() && all.get(StreamId(6), "three").is_none());
-        assert!(all.get(StreamId(5), "one").is_some());
+        all.delete_rows(StreamId(6), &mut entry);
+        assert!(!entry.is_empty() && all.get(StreamId(6), "p").is_some());
+        all.forget_stream(StreamId(6));
+        assert!(all.get(StreamId(6), "p").is_none());
+        // Who still uses it leaves no row behind.
+        let submit = |entry: Entry, _| {
+            assert!(entry.is_empty());
+            Ok::<_, ()>(Submitted { lsn: Lsn(8), bases: Default::default() })
+        };
+        sequence.advance(&[2], batch(&["b"]), submit).unwrap();
     }
 }

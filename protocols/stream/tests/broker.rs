@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use inver_broker::{Broker, BrokerConfig, Connection, Limits, ProtocolPlugin};
-use inver_storage::{CommitPolicy, Log, LogOptions};
+use inver_storage::{Batch, BatchBuilder, CommitPolicy, Log, LogOptions};
 use inver_stream::codec::frame::{Code, key, put, split};
 use inver_stream::codec::wire::{Reader, put_map, put_string};
 use inver_stream::{StreamConfig, StreamProtocol};
@@ -207,6 +207,75 @@ async fn a_deleted_stream_is_told() {
     assert_eq!(client.request(key::UNSUBSCRIBE, |out| out.push(1)).await.0, 4);
 }
 
+/// Castagnoli's, bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = (crc >> 1) ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
+        }
+    }
+    !crc
+}
+
+/// As compaction leaves it: it was read again without end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_ends_in_a_gap_is_passed() {
+    let (broker, _dir) = broker(Limits::default());
+    let mut client = Client::open(&broker, StreamConfig::default()).await;
+    client.create("s").await;
+    let namespace = broker.default_namespace();
+    let topic = namespace.topic("s").unwrap();
+    let mut builder = BatchBuilder::new(0);
+    for (value, last_offset_delta) in [(b"a", 4_i32), (b"b", 0)] {
+        builder.push(0, None, &[], Some(value));
+        let mut bytes = builder.finish().into_bytes().to_vec();
+        bytes[23..27].copy_from_slice(&last_offset_delta.to_be_bytes());
+        let crc = crc32c(&bytes[21..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        let batch = Batch::parse(bytes.into()).unwrap();
+        namespace.produce(&topic, &topic.partition(0).unwrap(), batch).unwrap();
+    }
+    assert_eq!(client.subscribe(1, "s", 2).await, Code::Ok as u16);
+    assert_eq!((client.chunk().await.0, client.chunk().await.0), (0, 5));
+}
+
+/// Nobody but the stream tells a client without heartbeats.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_another_protocol_deletes_is_told_to_its_subscribers() {
+    let (broker, _dir) = broker(Limits::default());
+    let config = StreamConfig { heartbeat_s: 0, ..StreamConfig::default() };
+    let mut client = Client::open(&broker, config).await;
+    client.create("s").await;
+    assert_eq!(client.subscribe(1, "s", 1).await, Code::Ok as u16);
+    let _ = broker.default_namespace().delete_queue("s", false, false).unwrap();
+    assert_eq!(client.frame().await.unwrap(), (key::METADATA_UPDATE, vec![0, 6, 0, 1, b's']));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_before_a_close_is_published() {
+    let (broker, _dir) = broker(Limits::default());
+    let mut client = Client::open(&broker, StreamConfig::default()).await;
+    client.create("s").await;
+    assert_eq!(client.declare(1, "", "s").await, Code::Ok as u16);
+    let mut out = Vec::new();
+    put(&mut out, key::PUBLISH, 1, |out| {
+        out.extend_from_slice(&[1, 0, 0, 0, 1]);
+        out.extend_from_slice(&7_u64.to_be_bytes());
+        out.extend_from_slice(b"\0\0\0\x01a");
+    });
+    put(&mut out, key::CLOSE, 1, |out| {
+        out.extend_from_slice(&9_u32.to_be_bytes());
+        out.extend_from_slice(&[0, 1]);
+        put_string(out, "OK");
+    });
+    client.io.write_all(&out).await.unwrap();
+    while client.frame().await.is_some() {}
+    let topic = broker.default_namespace().topic("s").unwrap();
+    assert_eq!(topic.partition(0).unwrap().stream().next_offset().0, 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn named_publishers_are_bounded_and_store_an_id_once() {
     let (broker, _dir) = broker(Limits { publisher_sequences_max: 1, ..Limits::default() });
@@ -262,8 +331,22 @@ async fn batches_and_chunks_are_bounded() {
             _ => assert_eq!(client.frame().await.unwrap(), (key::PUBLISH_ERROR, refused.clone())),
         }
     }
+    // Of all batches of a frame together.
+    client
+        .send(key::PUBLISH, 1, |out| {
+            out.extend_from_slice(&[1, 0, 0, 0, 2]);
+            for number in [1_u64, 2] {
+                out.extend_from_slice(&number.to_be_bytes());
+                out.extend_from_slice(&entry(2, 600));
+            }
+        })
+        .await;
+    let mut got = [client.frame().await.unwrap(), client.frame().await.unwrap()];
+    got.sort();
+    assert_eq!(got[0].0, key::PUBLISH_CONFIRM);
+    assert_eq!(got[1], (key::PUBLISH_ERROR, refused));
     assert_eq!(client.subscribe(1, "s", 10).await, Code::Ok as u16);
-    for offset in 0..3 {
+    for offset in 0..5 {
         let (first, messages) = client.chunk().await;
         assert_eq!((first, messages.len(), messages[0].len()), (offset, 1, 600));
     }

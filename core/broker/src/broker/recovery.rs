@@ -195,7 +195,11 @@ fn recover_offsets(log: &Log, by_id: &ById) -> Result<(), RowError> {
 
 fn recover_sequences(log: &Log, by_id: &ById) -> Result<(), RowError> {
     each_in_namespace(log, rows::PUBLISHER_SEQUENCES, by_id, |namespace, key, row| {
-        namespace.publisher_sequences().recover(&key, decode(rows::PUBLISHER_SEQUENCES, &row)?);
+        // A write beside the deletion of the stream can leave a row behind.
+        let stream = key.first_chunk::<8>().map(|id| u64::from_be_bytes(*id).into());
+        if stream.is_some_and(|id| log.stream(id).is_some()) {
+            namespace.publisher_sequences().recover(&key, decode(rows::PUBLISHER_SEQUENCES, &row)?);
+        }
         Ok(())
     })
 }

@@ -35,10 +35,6 @@ impl Session {
     ) -> Result<(Consumer, bool, Completion), SubscribeError> {
         let Some((group, filter)) = split_share(text) else { return Err(SubscribeError::NotShared) };
         let durable = self.is_durable() && options.guaranteed;
-        if durable {
-            // Messages may move there from the group.
-            self.open_inbox();
-        }
         let core = &self.core;
         let Some(registry) = core.registry() else { return Err(SubscribeError::NotShared) };
         let was_member = core.has_filter(text);
@@ -51,8 +47,11 @@ impl Session {
             let (existed, completion) = core.put_filter(text, options)?;
             Ok((consumer, existed, completion.and(subscription.made())))
         });
-        if joined.is_err() && !was_member {
-            registry.leave_group(group, filter, core.id());
+        match &joined {
+            // Messages may move there from the group.
+            Ok(_) if options.guaranteed => self.open_inbox(),
+            Err(_) if !was_member => registry.leave_group(group, filter, core.id()),
+            _ => {}
         }
         joined
     }
@@ -64,10 +63,11 @@ impl Session {
         options: &SubscriptionOptions,
     ) -> Result<(bool, Completion), SubscribeError> {
         self.check_join(text)?;
-        if self.is_durable() && options.guaranteed {
+        let stayed = self.core.put_filter(text, options)?;
+        if options.guaranteed {
             self.open_inbox();
         }
-        self.core.put_filter(text, options)
+        Ok(stayed)
     }
 
     fn check_join(&self, text: &[u8]) -> Result<(), SubscribeError> {

@@ -90,7 +90,11 @@ impl Intake {
         for (stream, to) in trims {
             match to {
                 Some(to) => stream.trim(to),
-                None => stream.delete(),
+                None => {
+                    stream.delete();
+                    // Who waits for more of it learns that none comes.
+                    stream.notify();
+                }
             }
         }
         Ok(submitted)

@@ -6,6 +6,8 @@ use flate2::Crc;
 const MAGIC_AND_VERSION: u8 = 0x50;
 /// The type of a chunk of messages.
 const USER: u8 = 0;
+/// Memory that an empty chunk keeps.
+const KEPT_BYTES_MAX: usize = 256 * 1024;
 /// Bytes before the entries.
 pub const HEADER_BYTES: usize = 48;
 /// Entries of one chunk.
@@ -28,9 +30,10 @@ pub struct Mark {
 }
 
 impl Chunk {
-    /// Empties it.
+    /// Empties it. The memory of a large one is given back.
     pub fn clear(&mut self) {
         self.data.clear();
+        self.data.shrink_to(KEPT_BYTES_MAX);
         self.entries = 0;
     }
 

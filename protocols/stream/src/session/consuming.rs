@@ -1,5 +1,7 @@
 //! Subscriptions: chunks delivered by credit.
 
+use std::ops::Bound;
+
 use inver_access::{Operation, ResourceKind};
 use inver_broker::message::filter_value;
 use inver_broker::{OffsetSpec, StreamFilter};
@@ -164,54 +166,63 @@ impl Session {
         let mut ended = Vec::new();
         let mut has_more = false;
         let version = opened.permissions.version();
-        for (id, subscription) in &mut self.subscriptions {
-            if subscription.may_read.0 != version {
-                let may = opened.may(ResourceKind::Topic, &subscription.name, Operation::Read);
-                subscription.may_read = (version, may);
-            }
-            if !subscription.may_read.1 {
-                ended.push(*id);
-                continue;
-            }
-            while subscription.is_ready && subscription.credit > 0 {
-                let pending = out.pending_bytes();
-                if pending >= self.config.output_bytes_high {
-                    return Ok(true);
+        // Each turn begins behind the one that filled the last turn's output.
+        let first = self.first_subscription;
+        let ranges = [(Bound::Included(first), Bound::Unbounded), (Bound::Unbounded, Bound::Excluded(first))];
+        'turn: for range in ranges {
+            for (id, subscription) in self.subscriptions.range_mut(range) {
+                if subscription.may_read.0 != version {
+                    let may = opened.may(ResourceKind::Topic, &subscription.name, Operation::Read);
+                    subscription.may_read = (version, may);
                 }
-                if messages >= room.messages || pending - started_at >= room.bytes {
-                    // The driver has another turn once the quota allows more.
-                    return Ok(!room.is_unlimited() && room.messages > 0);
+                if !subscription.may_read.1 {
+                    ended.push(*id);
+                    continue;
                 }
-                let bytes_max = self.config.chunk_bytes_max.min(self.frame_max / 2);
-                let filled = subscription.fill(&mut self.chunk, bytes_max, room.messages - messages);
-                if !self.chunk.is_empty() {
-                    messages += self.chunk.len();
-                    subscription.credit -= 1;
-                    count(Count::SentAuto, self.chunk.len() as u64);
-                    frame::put(out.flat(), key::DELIVER, self.deliver_version, |out| {
-                        out.push(*id);
-                        if self.deliver_version >= 2 {
-                            let committed = subscription.reader.stream().high_watermark().0.saturating_sub(1);
-                            out.extend_from_slice(&committed.to_be_bytes());
-                        }
-                        self.chunk.write(out);
-                    });
-                }
-                match filled {
-                    Filled::Done => subscription.is_ready = false,
-                    Filled::More if self.chunk.is_empty() => {
-                        // What a filter leaves out costs time too.
+                while subscription.is_ready && subscription.credit > 0 {
+                    let pending = out.pending_bytes();
+                    if pending >= self.config.output_bytes_high {
                         has_more = true;
-                        break;
+                        break 'turn;
                     }
-                    Filled::More => {}
-                    Filled::Failed(error) => {
-                        let name = subscription.name();
-                        if !subscription.is_deleted() {
-                            tracing::warn!(stream = name, %error, "subscription ended: stream cannot be read");
+                    if messages >= room.messages || pending - started_at >= room.bytes {
+                        // The driver has another turn once the quota allows more.
+                        has_more = !room.is_unlimited() && room.messages > 0;
+                        break 'turn;
+                    }
+                    let bytes_max = self.config.chunk_bytes_max.min(self.frame_max / 2);
+                    let filled = subscription.fill(&mut self.chunk, bytes_max, room.messages - messages);
+                    if !self.chunk.is_empty() {
+                        self.first_subscription = id.wrapping_add(1);
+                        messages += self.chunk.len();
+                        subscription.credit -= 1;
+                        count(Count::SentAuto, self.chunk.len() as u64);
+                        frame::put(out.flat(), key::DELIVER, self.deliver_version, |out| {
+                            out.push(*id);
+                            if self.deliver_version >= 2 {
+                                let committed =
+                                    subscription.reader.stream().high_watermark().0.saturating_sub(1);
+                                out.extend_from_slice(&committed.to_be_bytes());
+                            }
+                            self.chunk.write(out);
+                        });
+                    }
+                    match filled {
+                        Filled::Done => subscription.is_ready = false,
+                        Filled::More if self.chunk.is_empty() => {
+                            // What a filter leaves out costs time too.
+                            has_more = true;
+                            break;
                         }
-                        ended.push(*id);
-                        break;
+                        Filled::More => {}
+                        Filled::Failed(error) => {
+                            let name = subscription.name();
+                            if !subscription.is_deleted() {
+                                tracing::warn!(stream = name, %error, "subscription ended: stream cannot be read");
+                            }
+                            ended.push(*id);
+                            break;
+                        }
                     }
                 }
             }

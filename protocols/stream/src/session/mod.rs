@@ -99,6 +99,8 @@ pub(crate) struct Session {
     publishers_made: u64,
     answers: CommitQueue<Answer>,
     subscriptions: BTreeMap<u8, Subscription>,
+    /// The one that the next turn begins with, or the next greater one.
+    first_subscription: u8,
     chunk: Chunk,
     /// The version of `Deliver` that the client takes.
     deliver_version: u16,
@@ -157,6 +159,7 @@ impl Session {
             publishers_made: 0,
             answers: CommitQueue::default(),
             subscriptions: BTreeMap::new(),
+            first_subscription: 0,
             chunk: Chunk::default(),
             deliver_version: 1,
             next_number: 0,

@@ -1,11 +1,9 @@
 //! Publishers: messages gathered during a turn, appended at its end, and confirmed once the log has committed them.
 
-use std::sync::Arc;
-
 use inver_access::{Operation, ResourceKind};
-use inver_broker::{Completion, ProduceError, PublisherSequence};
+use inver_broker::{Completion, OpenSequence, ProduceError};
 use inver_driver::{Count, CountedPublisher, count, count_received};
-use inver_storage::BatchBuilder;
+use inver_storage::{BatchBuilder, SubmitError};
 
 use super::{Answer, Ended, OpenStream, Opened, Reply, Session};
 use crate::codec::entry::{Entry, unpack};
@@ -29,7 +27,7 @@ pub(super) struct Publisher {
     reference: String,
     stream: OpenStream,
     /// What it has stored, if it has a name.
-    sequence: Option<Arc<PublisherSequence>>,
+    sequence: Option<OpenSequence>,
     /// The greatest id that it has sent, if it has a name.
     last: Option<u64>,
     batch: BatchBuilder,
@@ -190,6 +188,9 @@ impl Session {
         let Some(publisher) = self.publishers.get_mut(&id) else {
             return Some(Code::PublisherDoesNotExist);
         };
+        if matches!(entry, Entry::Message(message) if message.len() > self.config.message_bytes_max) {
+            return Some(Code::PreconditionFailed);
+        }
         let is_known = publisher.sequence.is_some() && publisher.last.is_some_and(|last| number <= last);
         if !is_known {
             let now_ms = self.broker.clock().steady_ms();
@@ -204,9 +205,6 @@ impl Session {
                 count_received(message.len());
             };
             match entry {
-                Entry::Message(message) if message.len() > self.config.message_bytes_max => {
-                    return Some(Code::PreconditionFailed);
-                }
                 Entry::Message(message) => push(&mut self.composer, message),
                 Entry::Batch { compression, count, plain_bytes, data } => {
                     let cost = usize::from(*count) * MESSAGE_COST_BYTES;
@@ -252,11 +250,14 @@ impl Session {
             Err(error) => {
                 self.unconfirmed -= ids.len();
                 self.client.request_refused("Publish", &error);
-                // What was refused may be sent again.
+                // What was refused may be sent again, before what follows it.
                 publisher.last = publisher.sequence.as_ref().and_then(|sequence| sequence.last().0);
-                let code = match publisher.stream.partition.stream().is_deleted() {
-                    true => Code::StreamNotAvailable,
-                    false => Code::InternalError,
+                let code = match error {
+                    _ if publisher.stream.partition.stream().is_deleted() => Code::StreamNotAvailable,
+                    ProduceError::Address { .. } | ProduceError::Log(SubmitError::TooLarge { .. }) => {
+                        Code::PreconditionFailed
+                    }
+                    _ => Code::InternalError,
                 };
                 let refused: Vec<(u64, Code)> = ids.into_iter().map(|id| (id, code)).collect();
                 put_errors(out, id, &refused);

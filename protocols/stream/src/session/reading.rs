@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use inver_broker::{Mailbox, OffsetSpec};
+use inver_broker::{Mailbox, OffsetSpec, is_visible};
 use inver_storage::batch::{Record, Records, records};
 use inver_storage::{
     BatchHeader, ColdRead, Listening, Offset, Read, ReadError, StoredBatch, Stream, TimeLookup,
@@ -167,21 +167,16 @@ impl StreamReader {
     /// Begins a batch, unless it is one that readers of messages do not see.
     fn begin(&mut self, batch: &StoredBatch) {
         let base = batch.base_offset.0;
-        let Ok(header) = BatchHeader::parse(&batch.bytes) else {
-            self.next = self.next.max(base + 1);
-            return;
-        };
-        let is_aborted =
-            || header.is_transactional() && self.stream.is_aborted(header.producer_id, batch.base_offset);
-        if header.is_control() || is_aborted() {
-            self.next = self.next.max(base + header.offset_span());
+        let end = base + BatchHeader::parse(&batch.bytes).map_or(1, |header| header.offset_span());
+        if !is_visible(&self.stream, batch) {
+            self.next = self.next.max(end);
             return;
         }
         match records(&batch.bytes) {
-            Ok(records) => self.current = Some((base, base + header.offset_span(), records)),
+            Ok(records) => self.current = Some((base, end, records)),
             Err(error) => {
                 tracing::warn!(offset = base, %error, "batch skipped: it cannot be decompressed");
-                self.next = self.next.max(base + header.offset_span());
+                self.next = self.next.max(end);
             }
         }
     }

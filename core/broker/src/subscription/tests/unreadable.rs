@@ -1,16 +1,18 @@
 //! Messages that cannot be read, beside others that can: who is stopped, who tries again, and what is stepped over by hand.
 
+use std::sync::Arc;
+
 use inver_storage::{CommitPolicy, Entry, Offset, ReadError};
 
 use super::damage::{
     BATCHES, MESSAGES_A_BATCH, VALUE_BYTES, ack, attach, damage, filled, ids, pull, spilled,
 };
-use super::fixture::{Fixture, dead_letter, until};
+use super::fixture::{Fixture, TestQueue, dead_letter, until};
 use crate::Mailbox;
 use crate::spec::{DropReason, OnDamage, QueueLimits};
-use crate::subscription::ConsumerSpec;
 use crate::subscription::source::Offer;
 use crate::subscription::state::{Load, State};
+use crate::subscription::{Consumer, ConsumerSpec};
 
 /// The message that waited again was looked for in the spilled part, by its number in the queue, and all in front of the
 /// damage there was dropped.
@@ -162,27 +164,38 @@ async fn skipping_tells_what_it_did_before_the_disk_fails() {
     assert_eq!(pull(&mut consumer, 10).await.0, (10..20).collect::<Vec<u64>>());
 }
 
-/// No consumer gets it, and none could be sent past it.
-#[tokio::test]
-async fn a_damaged_dead_letter_without_a_receiver_stops_nobody_and_can_be_skipped() {
+/// A queue that keeps these rejected dead letters, which have no receiver, after its first 30 messages were taken; the first of
+/// them is damaged and was found so.
+async fn with_damaged_dead_letter(rejected: &[u64]) -> (Fixture, TestQueue, Arc<Mailbox>, Consumer) {
     let fixture = Fixture::cold(CommitPolicy::Os);
     fixture.context.stops_at_damage.set(true).unwrap();
     let limits = QueueLimits { dead_letter: dead_letter(), ..QueueLimits::default() };
     let queue = fixture.queue(fixture.create(), limits);
     *queue.calls.keeps.lock() = Some(usize::MAX);
     fixture.append(&queue, BATCHES, MESSAGES_A_BATCH, VALUE_BYTES);
-    let (_mailbox, mut consumer) = attach(&queue);
+    let (mailbox, mut consumer) = attach(&queue);
     let (got, _) = pull(&mut consumer, 30).await;
-    ack(&consumer, got.into_iter().skip(1));
-    let _ = consumer.reject(&ids([0])).unwrap();
-    until("it is kept", || queue.subscription.locked(|state| state.undelivered.is_some())).await;
+    ack(&consumer, got.into_iter().filter(|offset| !rejected.contains(offset)));
+    let _ = consumer.reject(&ids(rejected.iter().copied())).unwrap();
+    until("they are kept", || undelivered(&queue) == rejected.len() as u64).await;
     damage(&fixture, 0);
     fixture.advance_ms(1000);
     let asked_ms = fixture.now_ms();
-    until("it cannot be read", || {
+    until("the first cannot be read", || {
         queue.check(&fixture, true).retry_ms.is_some_and(|retry_ms| retry_ms >= asked_ms + 30_000)
     })
     .await;
+    (fixture, queue, mailbox, consumer)
+}
+
+fn undelivered(queue: &TestQueue) -> u64 {
+    queue.subscription.locked(|state| state.undelivered.as_ref().map_or(0, |kept| kept.len()))
+}
+
+/// No consumer gets it, and none could be sent past it.
+#[tokio::test]
+async fn a_damaged_dead_letter_without_a_receiver_stops_nobody_and_can_be_skipped() {
+    let (_fixture, queue, _mailbox, mut consumer) = with_damaged_dead_letter(&[0]).await;
     assert_eq!(pull(&mut consumer, 1).await, (vec![30], false));
     *queue.calls.keeps.lock() = None;
     assert_eq!(queue.subscription.skip_damaged().unwrap().0, 1);
@@ -190,30 +203,11 @@ async fn a_damaged_dead_letter_without_a_receiver_stops_nobody_and_can_be_skippe
     assert_eq!(queue.subscription.depth().ready, 169);
 }
 
-/// It alone was tried from then on, and an operator's request did not look at it but at the next one.
+/// It alone was tried from then on, and an operator's request was not for it but for the next one.
 #[tokio::test]
 async fn a_damaged_dead_letter_without_a_receiver_holds_up_no_other_and_is_the_one_that_is_skipped() {
     for is_skipped in [false, true] {
-        let fixture = Fixture::cold(CommitPolicy::Os);
-        fixture.context.stops_at_damage.set(true).unwrap();
-        let limits = QueueLimits { dead_letter: dead_letter(), ..QueueLimits::default() };
-        let queue = fixture.queue(fixture.create(), limits);
-        *queue.calls.keeps.lock() = Some(usize::MAX);
-        fixture.append(&queue, BATCHES, MESSAGES_A_BATCH, VALUE_BYTES);
-        let (_mailbox, mut consumer) = attach(&queue);
-        let (got, _) = pull(&mut consumer, 30).await;
-        ack(&consumer, got.into_iter().filter(|offset| ![0, 10].contains(offset)));
-        let _ = consumer.reject(&ids([0, 10])).unwrap();
-        let kept =
-            || queue.subscription.locked(|state| state.undelivered.as_ref().map_or(0, |kept| kept.len()));
-        until("they are kept", || kept() == 2).await;
-        damage(&fixture, 0);
-        fixture.advance_ms(1000);
-        let asked_ms = fixture.now_ms();
-        until("the first cannot be read", || {
-            queue.check(&fixture, true).retry_ms.is_some_and(|retry_ms| retry_ms >= asked_ms + 30_000)
-        })
-        .await;
+        let (fixture, queue, _mailbox, _consumer) = with_damaged_dead_letter(&[0, 10]).await;
         *queue.calls.keeps.lock() = None;
         queue.calls.dropped.lock().clear();
         if is_skipped {
@@ -226,6 +220,6 @@ async fn a_damaged_dead_letter_without_a_receiver_holds_up_no_other_and_is_the_o
             queue.calls.dropped.lock().contains(&(10, DropReason::Rejected))
         })
         .await;
-        assert_eq!(kept(), u64::from(!is_skipped));
+        assert_eq!(undelivered(&queue), u64::from(!is_skipped));
     }
 }
