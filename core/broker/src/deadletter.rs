@@ -90,8 +90,11 @@ impl DropSink for DeadLetterer {
         Ok(completion)
     }
 
-    fn refused(&self, by: &Subscription, message: &Message<'_>) -> Option<Completion> {
+    fn refused(&self, by: &Subscription, message: &Message<'_>, left: &mut u8) -> Option<Completion> {
+        // Full queues can be each other's dead-letter queues, in any number.
+        let nested = left.checked_sub(1)?;
         let (mut publisher, to) = self.target(by)?;
+        publisher.nested_letters = Some(nested);
         let mut single = BatchBuilder::new(0);
         let Message { timestamp_ms, key, headers, value, .. } = message;
         single.push_with(*timestamp_ms, *key, headers.count as usize, headers.bytes, *value);
@@ -99,6 +102,7 @@ impl DropSink for DeadLetterer {
         let id = DeliveryId { partition: 0, offset: 0 };
         let dropped = Dropped { id, record, reason: DropReason::MaxLength };
         let is_published = publish(by, &dropped, &to, &mut HeaderWriter::default(), &mut publisher, false);
+        *left = publisher.nested_letters.unwrap_or_default();
         if is_published {
             by.context().counters.dead_lettered.increment(1);
         }

@@ -13,6 +13,9 @@ use crate::write_batch::WriteBatch;
 /// A queue with length limits is checked this long after a publish, milliseconds, if not before.
 pub(crate) const LENGTH_CHECK_MS: i64 = 10;
 
+/// Dead letters that one dead letter may cause in turn, because full queues refuse each of them.
+pub(crate) const NESTED_LETTERS_MAX: u8 = 16;
+
 /// The queues that refuse a message.
 #[derive(Default)]
 pub(crate) struct Refusals {
@@ -43,13 +46,15 @@ impl LimitChecks {
     }
 
     /// Notes the checks that the queues' limits need for a message that is to be added to the batch; returns the queues
-    /// that refuse it. With `to_all`, no queue takes it then, and none dead-letters it.
+    /// that refuse it. With `to_all`, no queue takes it then, and none dead-letters it. A message that is such a dead letter
+    /// comes with how many more it may cause (`nested`).
     pub(crate) fn apply(
         &mut self,
         batch: &WriteBatch,
         set: &ReceiverSet,
         message: &Message<'_>,
         to_all: bool,
+        nested: &mut Option<u8>,
     ) -> Refusals {
         let mut refusals = Refusals::default();
         if to_all {
@@ -66,8 +71,10 @@ impl LimitChecks {
                 limits.bounds_length().then(|| message.timestamp_ms.saturating_add(LENGTH_CHECK_MS));
             // Asked once: a queue that fills up meanwhile must not refuse what others were given.
             if !to_all && is_refused_by(queue, batch) {
+                let mut own = NESTED_LETTERS_MAX;
+                let left = nested.as_mut().unwrap_or(&mut own);
                 if limits.overflow == Overflow::RejectPublishDeadLetter
-                    && let Some(done) = queue.subscription().refuse(message)
+                    && let Some(done) = queue.subscription().refuse(message, left)
                 {
                     refusals.dead_lettered = Some(refusals.dead_lettered.unwrap_or_default().and(done));
                 }

@@ -121,6 +121,8 @@ pub struct Publisher {
     write_batch: WriteBatch,
     /// What was flushed and is not delivered to all receivers yet.
     fan_out: Option<Box<FanOut>>,
+    /// It publishes the dead letter of a message that a full queue refused: so many more may come of it.
+    pub(crate) nested_letters: Option<u8>,
     /// When what queues refused since the last flush is in the queues of their dead-letter exchanges.
     dead_letters: Completion,
     entry: Entry,
@@ -187,6 +189,7 @@ impl Publisher {
             permissions_version: 0,
             write_batch: WriteBatch::default(),
             fan_out: None,
+            nested_letters: None,
             dead_letters: Completion::Now,
             entry: Entry::new(),
             retained: Vec::new(),
@@ -358,7 +361,7 @@ impl Publisher {
         let (mut is_refused, mut is_dead_lettered) = (route.lacks_capture, false);
         if LimitChecks::are_needed(&route.set, message) {
             let Refusals { by: refusing, dead_lettered } =
-                self.checks.apply(&self.write_batch, &route.set, message, to_all);
+                self.checks.apply(&self.write_batch, &route.set, message, to_all, &mut self.nested_letters);
             if let Some(completion) = dead_lettered {
                 is_dead_lettered = true;
                 self.dead_letters = self.dead_letters.and(completion);

@@ -162,8 +162,10 @@ impl PublisherSequences {
 
     /// The sequence of a publisher in a stream, if there is one.
     #[must_use]
-    pub fn get(&self, stream: StreamId, publisher: &str) -> Option<Arc<PublisherSequence>> {
-        self.table.lock().get(&(stream.0, publisher.to_owned())).cloned()
+    pub fn get(&self, stream: StreamId, publisher: &str) -> Option<OpenSequence> {
+        let name = (stream.0, publisher.to_owned());
+        let sequence = self.table.lock().get(&name).cloned()?;
+        Some(OpenSequence { table: self.table.clone(), name, sequence })
     }
 
     fn key(&self, stream: u64, publisher: &str) -> Bytes {
@@ -178,21 +180,16 @@ impl PublisherSequences {
         self.table.lock().insert((stream, publisher.into_owned()), sequence);
     }
 
-    /// Deletes the rows of a stream's sequences with the entry that deletes the stream.
-    pub(crate) fn delete_rows(&self, stream: StreamId, entry: &mut Entry) {
-        for (_, sequence) in self.table.lock().range(of_stream(stream)) {
-            entry.delete(rows::PUBLISHER_SEQUENCES, sequence.key.clone());
-        }
-    }
-
-    /// Forgets the sequences of a stream that was deleted.
-    pub(crate) fn forget_stream(&self, stream: StreamId) {
+    /// Forgets the sequences of a stream that was deleted; the keys of their rows, which the caller deletes.
+    pub(crate) fn forget_stream(&self, stream: StreamId) -> Vec<Bytes> {
         let mut table = self.table.lock();
         let names: Vec<(u64, String)> =
             table.range(of_stream(stream)).map(|(name, _)| name.clone()).collect();
-        for sequence in names.iter().filter_map(|name| table.remove(name)) {
+        let forgotten = names.iter().filter_map(|name| table.remove(name)).map(|sequence| {
             sequence.is_deleted.store(true, Ordering::Release);
-        }
+            sequence.key.clone()
+        });
+        forgotten.collect()
     }
 
     /// Forgets all of them; the keys of their rows, which the caller deletes.
@@ -281,14 +278,11 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_streams_sequences_go_once_that_is_written() {
+    fn sequences_of_a_deleted_stream_leave_no_row() {
         let all = PublisherSequences::new(1, 2);
         let sequence = all.open(StreamId(6), "p").unwrap();
         advance(&sequence, &[1], &["a"]);
-        let mut entry = Entry::new();
-        all.delete_rows(StreamId(6), &mut entry);
-        assert!(!entry.is_empty() && all.get(StreamId(6), "p").is_some());
-        all.forget_stream(StreamId(6));
+        assert_eq!(all.forget_stream(StreamId(6)), std::slice::from_ref(&sequence.key));
         assert!(all.get(StreamId(6), "p").is_none());
         // Who still uses it leaves no row behind.
         let submit = |entry: Entry, _| {

@@ -9,6 +9,7 @@ use inver_storage::{Entry, Log, SubmitError, TableId};
 use super::{BrokerError, Parts, sweep};
 use crate::access::Permissions;
 use crate::namespace::Namespace;
+use crate::removal::Removal;
 use crate::rows::{
     self, BindingOwner, DeliveredRow, NamespaceRow, RowError, decode, split_counted, split_key,
 };
@@ -193,15 +194,25 @@ fn recover_offsets(log: &Log, by_id: &ById) -> Result<(), RowError> {
     })
 }
 
-fn recover_sequences(log: &Log, by_id: &ById) -> Result<(), RowError> {
+fn recover_sequences(log: &Log, by_id: &ById) -> Result<(), BrokerError> {
+    let mut stale = Vec::new();
     each_in_namespace(log, rows::PUBLISHER_SEQUENCES, by_id, |namespace, key, row| {
-        // A write beside the deletion of the stream can leave a row behind.
+        // Rows are deleted after their stream; what was not done by the end of the process is done now.
         let stream = key.first_chunk::<8>().map(|id| u64::from_be_bytes(*id).into());
         if stream.is_some_and(|id| log.stream(id).is_some()) {
             namespace.publisher_sequences().recover(&key, decode(rows::PUBLISHER_SEQUENCES, &row)?);
+        } else {
+            stale.push(rows::key(namespace.id(), &[&key]));
         }
         Ok(())
-    })
+    })?;
+    let mut removal = Removal::new(log);
+    for key in stale {
+        removal.row(rows::PUBLISHER_SEQUENCES, key);
+        removal.end_of_object()?;
+    }
+    let _at_start = removal.finish()?;
+    Ok(())
 }
 
 /// Restores transactions; those that were open go on.

@@ -279,7 +279,7 @@ impl Namespace {
             }
             // None is dead-lettered: the topology lock is held.
             if LimitChecks::are_needed(&set, &message)
-                && !checks.apply(&batch, &set, &message, true).by.is_empty()
+                && !checks.apply(&batch, &set, &message, true, &mut None).by.is_empty()
             {
                 continue;
             }

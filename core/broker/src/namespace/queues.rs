@@ -276,7 +276,6 @@ impl Namespace {
             queue.subscription().delete_delivered(&mut entry);
             entry.delete_cursor(cursor);
             entry.delete_stream(stream.id());
-            self.0.publisher_sequences.delete_rows(stream.id(), &mut entry);
             entry.delete(rows::TOPICS, rows::key(self.0.id, &[name.as_bytes()]));
         }
         let submit = |entry| Ok(self.log().submit(entry)?.lsn);
@@ -287,7 +286,7 @@ impl Namespace {
             None => self.write_leaving(&mut leaving, entry, submit)?,
         };
         if let Some(stream) = queue.stream() {
-            self.0.publisher_sequences.forget_stream(stream.id());
+            self.forget_sequences(stream.id());
         }
         self.0.origins.unbind_all(&target);
         self.take_out(leaving);

@@ -2,11 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
-use inver_storage::SubmitError;
+use inver_storage::{StreamId, SubmitError};
 
 use super::Namespace;
 use crate::removal::Removal;
 use crate::rows;
+
+/// Rows that are deleted at once, on the caller's thread.
+const ROWS_AT_ONCE_MAX: usize = 256;
 
 impl Namespace {
     /// From now on nothing is created in it.
@@ -23,6 +26,23 @@ impl Namespace {
         self.remove_all_topics(removal)?;
         self.changed();
         Ok(())
+    }
+
+    /// Forgets the publisher sequences of a stream that was deleted. There may be very many: their rows go in entries of
+    /// their own, and what is not removed by the end of the process goes at the next start.
+    pub(super) fn forget_sequences(&self, stream: StreamId) {
+        let keys = self.0.publisher_sequences.forget_stream(stream);
+        let log = self.log().clone();
+        self.context().blocking.spawn_if_many(keys.len(), ROWS_AT_ONCE_MAX, move || {
+            let mut removal = Removal::new(&log);
+            let removed = keys.into_iter().try_for_each(|key| {
+                removal.row(rows::PUBLISHER_SEQUENCES, key);
+                removal.end_of_object()
+            });
+            if let Err(error) = removed.and_then(|()| removal.finish()) {
+                tracing::debug!(%error, "failed to delete publisher sequences");
+            }
+        });
     }
 
     fn remove_offsets_and_retained(&self, removal: &mut Removal<'_>) -> Result<(), SubmitError> {

@@ -87,14 +87,13 @@ impl Namespace {
         let mut entry = Entry::new();
         for partition in topic.partitions() {
             entry.delete_stream(partition.stream().id());
-            self.0.publisher_sequences.delete_rows(partition.stream().id(), &mut entry);
         }
         entry.delete(rows::TOPICS, rows::key(self.0.id, &[name.as_bytes()]));
         let subscriptions = self.delete_subscription_rows(&topic, &mut entry);
         let offsets = &self.0.committed_offsets;
         let lsn = offsets.delete_topic(name, entry, |entry| self.submit_topology(entry))?;
         for partition in topic.partitions() {
-            self.0.publisher_sequences.forget_stream(partition.stream().id());
+            self.forget_sequences(partition.stream().id());
         }
         self.remove_subscriptions(&topic, subscriptions);
         self.remove_topic(&topic);

@@ -191,8 +191,9 @@ impl Subscription {
     }
 
     /// Dead-letters a message that the full queue refused. None if no receiver has it then.
-    pub(crate) fn refuse(&self, message: &Message<'_>) -> Option<Completion> {
-        self.owner.get()?.sink.refused(self, message)
+    /// `left` counts the dead letters that may be published within each other; none is with 0.
+    pub(crate) fn refuse(&self, message: &Message<'_>, left: &mut u8) -> Option<Completion> {
+        self.owner.get()?.sink.refused(self, message, left)
     }
 }
 

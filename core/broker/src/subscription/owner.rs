@@ -18,8 +18,8 @@ pub(crate) trait DropSink: Send + Sync {
     fn dropped(&self, from: &Arc<Subscription>, dropped: &[Dropped]) -> Result<Completion, SubmitError>;
 
     /// Publishes a message that a full queue refused to the dead-letter exchange, if the queue has one. If a receiver has
-    /// it then: complete once it is in its new queues.
-    fn refused(&self, by: &Subscription, message: &Message<'_>) -> Option<Completion>;
+    /// it then: complete once it is in its new queues. A full queue may refuse it too, and so on: `left` is how many more are published.
+    fn refused(&self, by: &Subscription, message: &Message<'_>, left: &mut u8) -> Option<Completion>;
 }
 
 /// Schedules checks of a queue's limits. Called from any thread, the log's included: it takes no lock but the timers'.

@@ -58,3 +58,44 @@ async fn a_refused_message_that_is_dead_lettered_is_not_one_that_nobody_has() {
     }
     until("both are dead-lettered", || dead.counts().ready == 2).await;
 }
+
+/// Each refusal published within the one before, without end: the stack was too small for it.
+#[tokio::test]
+async fn full_queues_that_dead_letter_to_each_other_end_it() {
+    let fixture = Fixture::new();
+    let ns = fixture.namespace();
+    let full = |dead_letter| QueueLimits {
+        messages_max: Some(1),
+        overflow: Overflow::RejectPublishDeadLetter,
+        dead_letter,
+        ..QueueLimits::default()
+    };
+    // More of them than deaths are told of.
+    let ring = 40;
+    for at in 0..ring {
+        let name = format!("q{at}");
+        declare(
+            &ns,
+            &name,
+            QueueSpec {
+                limits: full(dead_letter_to(&format!("q{}", (at + 1) % ring))),
+                ..QueueSpec::default()
+            },
+        );
+        publish(&ns, queue(&name), "before");
+    }
+    let routed = publisher(&ns).publish(queue("q0"), &message(b"refused")).unwrap();
+    assert_eq!((routed.refused, routed.is_split), (true, false));
+    // A message that was rejected may come to a queue again.
+    declare(&ns, "again", QueueSpec { limits: full(dead_letter_to("again")), ..QueueSpec::default() });
+    publish(&ns, queue("again"), "before");
+    let limits = QueueLimits { dead_letter: dead_letter_to("again"), ..QueueLimits::default() };
+    let rejecting = declare(&ns, "rejecting", QueueSpec { limits, ..QueueSpec::default() });
+    publish(&ns, queue("rejecting"), "rejected");
+    let (mailbox, mut consumer) = attach(rejecting.subscription());
+    let got = take(&mailbox, &mut consumer, 1).await;
+    let _ = consumer.reject(&[got[0].id]).unwrap();
+    until("the rejected message is gone", || rejecting.counts().ready + rejecting.counts().unacked == 0)
+        .await;
+    assert_eq!(ns.queue("again").unwrap().counts().ready, 1);
+}

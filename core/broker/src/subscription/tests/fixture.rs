@@ -227,7 +227,7 @@ impl DropSink for Calls {
         from.ack_dropped(dropped.iter().map(|d| d.id).collect())
     }
 
-    fn refused(&self, _by: &Subscription, _message: &Message<'_>) -> Option<Completion> {
+    fn refused(&self, _by: &Subscription, _message: &Message<'_>, _left: &mut u8) -> Option<Completion> {
         None
     }
 }
