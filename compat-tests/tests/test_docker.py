@@ -25,10 +25,10 @@ def daemon(tmp_path_factory):
     daemon.close()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_image(daemon, unique):
     import confluent_kafka
-    run([ROOT / "docker" / "build", "inver-test"], timeout=800, env=daemon.environment)
+    run([ROOT / "docker" / "build", "inver-test"], timeout=1700, env=daemon.environment)
     image = json.loads(daemon.run("image", "inspect", "inver-test"))[0]
     layers = daemon.run("history", "--no-trunc", "inver-test"), daemon.run("info", "-f", "{{.Driver}} {{.ServerVersion}}")
     assert image["Size"] < IMAGE_BYTES_MAX, (image["Size"], (ROOT / "target/image/root.tar").stat().st_size, *layers)
