@@ -9,7 +9,7 @@ import pika
 import pytest
 import rstream
 from rstream import AMQPMessage, CompressionType, ConsumerOffsetSpecification, FilterConfiguration, OffsetType
-from rstream.exceptions import OffsetNotFound, PreconditionFailed, StreamAlreadyExists, StreamDoesNotExist
+from rstream.exceptions import OffsetNotFound, PreconditionFailed, ServerError, StreamAlreadyExists, StreamDoesNotExist
 from rstream.utils import RawMessage
 
 from clients import amqp, amqp_take, http_api, kafka_read, kafka_send
@@ -164,7 +164,7 @@ def test_refusals_have_the_protocols_codes(broker, unique):
                 await client.delete_stream(unique)
             assert not await client.stream_exists(unique)
     asyncio.run(act())
-    with pytest.raises(Exception):
+    with pytest.raises(ServerError):
         asyncio.run(fill_with_login(broker, "nobody", "wrong", unique))
 
 
@@ -223,9 +223,9 @@ def test_connections_are_listed_and_counted(broker, unique):
         async with producer(broker, connection_name=unique) as client:
             await client.create_stream(unique)
             await client.send_wait(unique, b"one", timeout=WAIT_SECONDS)
-            listed = http_api(broker, "GET", "/connections")
-            return listed
-    assert "stream" in str(asyncio.run(act()))
+            return http_api(broker, "GET", "/connections")
+    status, page = asyncio.run(act())
+    assert status == 200 and ("stream", unique) in [(it["protocol"], it["name"]) for it in page["items"]], page
     assert broker.metric("inver_protocol_messages_received_total", 'protocol="stream"') >= 1
 
 

@@ -50,12 +50,14 @@ pub enum OffsetSpec {
 }
 
 impl OffsetSpec {
-    /// The place in a stream; none for a time: where that is may need the disk.
+    /// The place in a stream; none for a time: where that is may need the disk. Only the last message needs the stream.
     #[must_use]
-    pub fn start(self, stream: &Stream) -> Option<Start> {
+    pub fn start(self, stream: Option<&Stream>) -> Option<Start> {
         match self {
             OffsetSpec::First => Some(Start::Earliest),
-            OffsetSpec::Last => Some(Start::At(Offset(stream.high_watermark().0.saturating_sub(1)))),
+            OffsetSpec::Last => {
+                stream.map(|stream| Start::At(Offset(stream.high_watermark().0.saturating_sub(1))))
+            }
             OffsetSpec::Next => Some(Start::Latest),
             OffsetSpec::Offset(offset) => Some(Start::At(Offset(offset))),
             OffsetSpec::Time(_) => None,

@@ -54,6 +54,7 @@ pub(super) fn subscription(
         None => (None, None),
     };
     if let Some(requested) = requested.filter(|_| from_ms.is_some()) {
+        shared.check_subscription(requested)?;
         // One that is there stays where it is; of another, all members would have to leave out what is older.
         if shared.namespace.subscription(&topic, requested).is_none() {
             return Err(Refusal::precondition_failed(format_args!(

@@ -175,12 +175,12 @@ impl Session {
         if !hot {
             // All other methods must see the effects of those before them.
             self.flush_in_slices()?;
+            // One that is processed again has waited since.
+            self.request.get_or_insert_with(|| (method.name(), Instant::now()));
             if self.shared.as_deref().is_some_and(|shared| shared.publisher.has_more_to_deliver()) {
                 return Ok(Outcome::Retry);
             }
             self.write_replies(out);
-            // One that is processed again has waited since.
-            self.request.get_or_insert_with(|| (method.name(), Instant::now()));
             note_request(method.name());
         }
         let Some(shared) = self.shared.as_deref_mut() else { return Ok(Outcome::Done) };

@@ -3,7 +3,7 @@
 
 use inver_broker::message::filter_value;
 use inver_broker::{Delivery, DeliveryId, OffsetSpec, Start, StreamFilter, Topic, stream_age_ms};
-use inver_storage::{Offset, Stream, TimeLookup};
+use inver_storage::{Stream, TimeLookup};
 
 use super::shared::Shared;
 use crate::codec::Table;
@@ -123,13 +123,13 @@ pub(super) fn start(
             None => return Err(invalid(&value.type_name())),
         },
     };
-    let start = match (spec, only_stream(topic)) {
-        (OffsetSpec::First, _) => (Start::Earliest, None),
-        (OffsetSpec::Next, _) => (Start::Latest, None),
-        (OffsetSpec::Offset(offset), _) => (Start::At(Offset(offset)), None),
-        (OffsetSpec::Time(ms), stream) => at_time(stream.as_ref(), ms),
-        (OffsetSpec::Last, None) => return Err(invalid(&"{longstr,<<\"last\">>}")),
-        (OffsetSpec::Last, Some(stream)) => (spec.start(&stream).unwrap_or(Start::Latest), None),
+    let stream = only_stream(topic);
+    let start = match spec {
+        OffsetSpec::Time(ms) => at_time(stream.as_ref(), ms),
+        spec => match spec.start(stream.as_ref()) {
+            Some(start) => (start, None),
+            None => return Err(invalid(&"{longstr,<<\"last\">>}")),
+        },
     };
     Ok(Some(start))
 }

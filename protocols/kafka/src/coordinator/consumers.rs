@@ -165,7 +165,8 @@ impl Coordinator {
     ) -> Result<Option<Completion>, ErrorCode> {
         let mut consumers = self.consumers.write();
         let Some(handle) = consumers.get(group).cloned() else { return Ok(None) };
-        let mut cell = handle.lock();
+        // A heartbeat that came meanwhile may hold it for long, and all groups would wait.
+        let Some(mut cell) = handle.try_lock() else { return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE) };
         if cell.group.state() != ConsumerState::Empty {
             return Err(ErrorCode::NON_EMPTY_GROUP);
         }

@@ -323,6 +323,10 @@ impl Coordinator {
         if let Some(handle) = self.find(group) {
             return Ok(handle);
         }
+        if self.is_held(group) {
+            // By a heartbeat, which may take long. Clients try again.
+            return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE);
+        }
         self.check_no_members(group, ErrorCode::INCONSISTENT_GROUP_PROTOCOL)?;
         if self.groups_count() >= self.groups_max {
             self.make_room();

@@ -65,7 +65,7 @@ impl StreamReader {
             token,
             cold: None,
         };
-        match (from, from.start(stream)) {
+        match (from, from.start(Some(stream))) {
             (OffsetSpec::Time(ms), _) => match stream.offset_for_time(ms)? {
                 TimeLookup::Ready(found) => reader.start_at(found),
                 TimeLookup::Cold(lookup) => reader.run(move || Cold::Start(lookup.run())),
