@@ -5,7 +5,7 @@
 //! [`runtime`] (worker threads), [`http`] (health, metrics), [`telemetry`] (the recorder of metrics), [`logging`], [`log_lines`],
 //! [`otlp`] (export of traces), [`http_client`] (requests to other services), [`backup`] (archive, folder, restore),
 //! [`allocator`] and [`memory`] (what the process may hold), [`systemd`] (readiness), [`logins`], [`passwords`] and [`jwt`] (authentication),
-//! [`files`] (permissions of files).
+//! [`object_store`] (the bucket or folder for objects), [`files`] (permissions of files).
 
 mod allocator;
 mod backup;
@@ -21,6 +21,7 @@ mod log_lines;
 mod logging;
 mod logins;
 mod memory;
+mod object_store;
 mod otlp;
 mod passwords;
 mod protocols;

@@ -66,7 +66,10 @@ fn rust_files(folder: &Path, into: &mut Vec<PathBuf>) {
 fn allowed(folder: &str, name: &str) -> BTreeSet<String> {
     let set = |names: &[&str]| names.iter().map(ToString::to_string).collect();
     match folder.split('/').next().unwrap() {
-        "core" if ["inver-access", "inver-journal", "inver-settings", "inver-storage"].contains(&name) => {
+        "core"
+            if ["inver-access", "inver-journal", "inver-settings", "inver-storage", "inver-store"]
+                .contains(&name) =>
+        {
             set(&[])
         }
         "core" => set(&["inver-access", "inver-storage"]),

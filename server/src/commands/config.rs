@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::ConfigArgument;
 use crate::config::{EffectiveKey, Loaded, page};
-use crate::{jwt, listeners, otlp};
+use crate::{jwt, listeners, object_store, otlp};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -55,6 +55,7 @@ impl Command {
                 let mut more = listeners::check(&config)?;
                 more.extend(jwt::check(&config)?);
                 otlp::check(&config.tracing)?;
+                object_store::check(&config.store, |name| std::env::var(name).ok())?;
                 // Opens the files that hold users and permissions.
                 config.access()?;
                 for warning in warnings.into_iter().chain(more) {

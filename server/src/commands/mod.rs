@@ -16,6 +16,7 @@ mod policy;
 mod quota;
 mod reload;
 mod serve;
+mod store;
 mod table;
 mod user;
 
@@ -64,6 +65,9 @@ enum Command {
     /// Inspect or salvage the log of a stopped broker.
     #[command(subcommand)]
     Log(log::Command),
+    /// Test the object store of the configuration.
+    #[command(subcommand)]
+    Store(store::Command),
     /// Let the running broker read its configuration again; print what changed and what needs a restart.
     Reload(reload::Arguments),
     /// Check what a broker needs: configuration, data folder, disk, limits, clock, certificates, permissions of files.
@@ -104,6 +108,7 @@ impl Arguments {
             Command::Namespace(command) => command.run(),
             Command::Config(command) => command.run(),
             Command::Log(command) => command.run(),
+            Command::Store(command) => command.run(),
             Command::Reload(arguments) => arguments.run(),
             Command::Doctor(arguments) => arguments.run(),
             Command::Health(arguments) => arguments.run(),

@@ -16,6 +16,7 @@ pub(crate) mod page;
 mod permissions;
 mod quotas;
 pub(crate) mod sections;
+mod store;
 pub(crate) mod users;
 mod values;
 
@@ -44,6 +45,7 @@ use sections::{
     AuditSection, Capture, Endpoint, General, Http, Hub, Limits, Log, Logging, Logins, MemorySection,
     Runtime, Tls, WebSocketEndpoint,
 };
+pub(crate) use store::StoreSection;
 pub(crate) use values::{Listen, LogFilter, LogFormat, RuntimeKind};
 
 /// Prefix of every environment variable.
@@ -74,6 +76,7 @@ pub(crate) struct Config {
     pub(crate) tracing: Tracing,
     pub(crate) audit: AuditSection,
     pub(crate) memory: MemorySection,
+    pub(crate) store: StoreSection,
 }
 
 /// The section of one protocol.
@@ -108,6 +111,7 @@ impl Default for Config {
             tracing: Tracing::default(),
             audit: AuditSection::default(),
             memory: MemorySection::default(),
+            store: StoreSection::default(),
         }
     }
 }
@@ -182,6 +186,7 @@ impl Config {
         sections.push(("tracing", &mut self.tracing));
         sections.push(("audit", &mut self.audit));
         sections.push(("memory", &mut self.memory));
+        sections.push(("store", &mut self.store));
         sections
     }
 }
@@ -339,7 +344,7 @@ pub(crate) struct EffectiveKey {
 pub(crate) type SharedKeys = Arc<Mutex<Vec<EffectiveKey>>>;
 
 /// Keys whose values hold secrets.
-const SECRET: [&str; 2] = ["users", "tracing.otlp_headers"];
+const SECRET: [&str; 4] = ["users", "tracing.otlp_headers", "store.secret_access_key", "store.session_token"];
 
 impl Config {
     /// Every key with the value that holds, in the order of the documentation.
