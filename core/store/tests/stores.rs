@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use inver_store::testing::{Defect, Fake, Faults, Service};
 use inver_store::{
-    Checked, Credentials, Failure, Folder, Listed, PAGE_OBJECTS_MAX, RACERS, Refusal, S3, S3Options, Store,
-    StoreError, WHOLE_BYTES_MAX, check,
+    Checked, Failure, Folder, Listed, PAGE_OBJECTS_MAX, RACERS, Refusal, S3, S3Options, Store, StoreError,
+    WHOLE_BYTES_MAX, check,
 };
 
 const NO_FAULTS: Faults = Faults { busy: 0, conflict: 0, lost: 0, late: 0, never: 0 };
@@ -101,17 +101,6 @@ async fn a_bucket_without_a_prefix() {
 async fn a_folder() {
     let folder = tempfile::tempdir().unwrap();
     suite(Arc::new(Folder::open(folder.path()).unwrap())).await;
-}
-
-/// A service of another: `INVER_TEST_S3=http://127.0.0.1:8333 cargo test -p inver-store -- --ignored`, with an empty bucket
-/// `bucket` and the key `test` with the secret `testtest`.
-#[tokio::test]
-#[ignore = "needs a service"]
-async fn a_bucket_of_another_service() {
-    let service = Service::start(Arc::new(Fake::new(1, NO_FAULTS))).await.unwrap();
-    let endpoint = Some(std::env::var("INVER_TEST_S3").unwrap());
-    let credentials = Credentials { secret_access_key: "testtest".into(), ..service.options().credentials };
-    suite(Arc::new(S3::new(S3Options { endpoint, credentials, ..service.options() }).unwrap())).await;
 }
 
 #[tokio::test]
