@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use inver_store::testing::{Defect, Fake, Faults, Service};
 use inver_store::{
-    Checked, Failure, Folder, Listed, PAGE_OBJECTS_MAX, RACERS, Refusal, S3, S3Options, Store, StoreError,
-    WHOLE_BYTES_MAX, check,
+    Checked, Credentials, Failure, Folder, Listed, PAGE_OBJECTS_MAX, RACERS, Refusal, S3, S3Options, Store,
+    StoreError, WHOLE_BYTES_MAX, check,
 };
 
 const NO_FAULTS: Faults = Faults { busy: 0, conflict: 0, lost: 0, late: 0, never: 0 };
