@@ -82,17 +82,20 @@ impl<K: Ord + Clone> Timers<K> {
         }
     }
 
-    /// Waits until a deadline is reached or an earlier one was scheduled, at most until `until`. `now_ms` is the present
-    /// on the deadlines' time base.
-    pub async fn wait(&self, clock: &Clock, now_ms: i64, until: Instant) {
+    /// Waits until a deadline is reached or an earlier one was scheduled, at most until `until`. `now_ms` is asked for the
+    /// present on the deadlines' time base.
+    pub async fn wait(&self, clock: &Clock, now_ms: impl FnOnce() -> i64, until: Instant) {
+        // Before the time that the deadlines are compared with: a clock that goes on in between makes this wait too short,
+        // never too long.
+        let now = clock.now();
         // Any entry scheduled from here on wakes this task.
         self.sleeps_until_ms.store(i64::MAX, Ordering::SeqCst);
         let first_ms = self.entries.lock().first().map(|(at, _)| *at);
         let until = match first_ms {
             Some(at_ms) => {
                 self.sleeps_until_ms.store(at_ms, Ordering::SeqCst);
-                let left_ms = u64::try_from(at_ms.saturating_sub(now_ms)).unwrap_or(0);
-                until.min(clock.now() + Duration::from_millis(left_ms))
+                let left_ms = u64::try_from(at_ms.saturating_sub(now_ms())).unwrap_or(0);
+                until.min(now + Duration::from_millis(left_ms))
             }
             None => until,
         };
@@ -147,16 +150,29 @@ mod tests {
         let far = clock.now() + Duration::from_secs(60);
         timers.schedule(1500, 'a');
         // Scheduled before the wait: it is not missed.
-        timers.wait(&clock, clock.now_ms(), far).await;
-        let mut wait = Box::pin(timers.wait(&clock, clock.now_ms(), far));
+        timers.wait(&clock, || clock.now_ms(), far).await;
+        let mut wait = Box::pin(timers.wait(&clock, || clock.now_ms(), far));
         assert!(poll(&mut wait).is_pending());
         clock.advance(Duration::from_millis(500));
         wait.await;
         assert_eq!(timers.take(clock.now_ms()), [(1500, 'a')]);
-        let mut wait = Box::pin(timers.wait(&clock, clock.now_ms(), far));
+        let mut wait = Box::pin(timers.wait(&clock, || clock.now_ms(), far));
         assert!(poll(&mut wait).is_pending());
         timers.schedule(2000, 'b');
         wait.await;
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_goes_on_before_the_wait_begins_is_not_waited_for_again() {
+        let (timers, clock) = (Timers::default(), Clock::manual(1000));
+        timers.schedule(1500, 'a');
+        let now_ms = || {
+            let now_ms = clock.now_ms();
+            clock.advance(Duration::from_millis(500));
+            now_ms
+        };
+        let mut wait = Box::pin(timers.wait(&clock, now_ms, clock.now() + Duration::from_secs(60)));
+        assert!(poll(&mut wait).is_ready());
     }
 
     fn poll<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::Output> {

@@ -102,7 +102,7 @@ impl Broker {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                () = self.0.parts.timers.wait(&clock, clock.steady_ms(), next) => {}
+                () = self.0.parts.timers.wait(&clock, || clock.steady_ms(), next) => {}
             }
             let round_due = clock.now() >= next;
             if round_due {

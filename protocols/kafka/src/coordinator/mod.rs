@@ -162,7 +162,7 @@ impl Coordinator {
         let clock = self.broker.clock().clone();
         loop {
             tokio::select! {
-                () = self.timeouts.wait(&clock, self.elapsed_ms(clock.now()), expire_at) => {}
+                () = self.timeouts.wait(&clock, || self.elapsed_ms(clock.now()), expire_at) => {}
                 () = self.over.notified() => {}
             }
             if self.is_orphaned() {
