@@ -9,7 +9,7 @@ use inver_access::Rule;
 use inver_amqp::Amqp;
 pub(crate) use inver_amqp::{
     GotMessage, MessageProperties, NewMessage, Operator, RABBITMQ_VERSION, REPLY_QUEUES, Refused,
-    RefusedKind, Settle,
+    RefusedKind, Settle, publish_events,
 };
 use inver_broker::ProtocolPlugin;
 use inver_driver::Timeouts;

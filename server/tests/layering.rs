@@ -13,7 +13,8 @@ const PROTOCOL_WORDS: [&str; 6] = ["kafka", "mqtt", "amqp", "rabbit", "mosquitto
 
 /// Names that clients see and that every namespace has, and names of stored properties; they are vocabulary, not knowledge
 /// of a protocol.
-const VOCABULARY: [&str; 7] = [
+const VOCABULARY: [&str; 8] = [
+    "amq.rabbitmq.event",
     "amq.rabbitmq.trace",
     "mqtt-topic",
     "mqtt-qos",

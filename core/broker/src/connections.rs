@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::closing::CloseReason;
 use crate::context::{Due, Timed};
+use crate::events::{Events, Facts};
 use crate::listener::{Endpoints, ListenerInfo};
 use crate::mailbox::Mailbox;
 use crate::network::network_of;
@@ -43,6 +44,7 @@ struct Inner {
     /// Somebody waits for the end of a namespace's connections.
     left: Notify,
     timers: Arc<Timers<Due>>,
+    events: Events,
 }
 
 /// Connections by the name of what they belong to; a name without one has no entry. Names come from clients that were
@@ -107,9 +109,9 @@ pub(crate) enum Full {
 }
 
 impl ConnectionRegistry {
-    /// A registry whose connections expire by these timers.
-    pub(crate) fn new(timers: Arc<Timers<Due>>) -> ConnectionRegistry {
-        ConnectionRegistry(Arc::new(Inner { timers, ..Inner::default() }))
+    /// A registry whose connections expire by these timers, and of whose connections programs are told.
+    pub(crate) fn new(timers: Arc<Timers<Due>>, events: Events) -> ConnectionRegistry {
+        ConnectionRegistry(Arc::new(Inner { timers, events, ..Inner::default() }))
     }
 
     /// Registers a connection unless a limit is reached.
@@ -143,6 +145,7 @@ impl ConnectionRegistry {
         });
         connection.mailbox.set_connection(connection.id, connection.party());
         inner.live.insert(connection.id, connection.clone());
+        inner.events.tell("connection.created", || connection.facts());
         Ok(ConnectionHandle(connection))
     }
 
@@ -237,6 +240,7 @@ impl ConnectionRegistry {
         }
         self.0.of_namespace.give_back(&connection.namespace);
         self.0.left.notify_waiters();
+        self.0.events.tell("connection.closed", || connection.facts());
     }
 
     fn expire(&self, connection: &Arc<LiveConnection>, at_ms: Option<i64>) {
@@ -306,6 +310,25 @@ impl LiveConnection {
     #[must_use]
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
+    }
+
+    /// What programs are told of it.
+    fn facts(&self) -> Facts {
+        let ((peer, local), name) = (self.addresses.both(), self.name());
+        let facts = Facts::new([
+            ("id", i64::try_from(self.id).unwrap_or(i64::MAX).into()),
+            ("name", format!("{peer} -> {local}").into()),
+            ("user_provided_name", (&*name).into()),
+            ("protocol", self.protocol.into()),
+            ("user", self.user().unwrap_or_default().into()),
+            ("peer_host", peer.ip().to_string().into()),
+            ("peer_port", i64::from(peer.port()).into()),
+            ("host", local.ip().to_string().into()),
+            ("port", i64::from(local.port()).into()),
+            ("ssl", self.is_encrypted.into()),
+            ("connected_at", self.since_ms.into()),
+        ]);
+        facts.within(&self.namespace).by(self.user())
     }
 
     /// Whom its memory is held for: its user, or the network of an anonymous client.
@@ -615,7 +638,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_whose_credential_expires_is_asked_to_end() {
         let timers = Arc::<Timers<Due>>::default();
-        let registry = ConnectionRegistry::new(timers.clone());
+        let registry = ConnectionRegistry::new(timers.clone(), Events::default());
         let (endpoints, mailbox) = (endpoints("10.0.0.1:5000"), Mailbox::new());
         let run = |now_ms: i64| {
             let due = timers.take(now_ms);

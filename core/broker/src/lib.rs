@@ -25,6 +25,7 @@ mod connections;
 mod context;
 mod deadletter;
 mod delayed;
+mod events;
 mod exchange;
 mod fan_out;
 mod history;
@@ -74,6 +75,7 @@ mod traces;
 mod transactions;
 mod trie;
 mod value;
+mod waiting;
 mod write_batch;
 
 pub use access::{
@@ -93,6 +95,7 @@ pub use closing::CloseReason;
 pub use committed_offsets::{CommittedOffset, CommittedOffsets};
 pub use completion::Completion;
 pub use connections::{ConnectionHandle, ConnectionRegistry, LiveConnection};
+pub use events::{Event, Events, Facts};
 pub use exchange::Exchange;
 pub use inver_access::{EntityName, QuotaEntity, QuotaKind, QuotaLimits};
 

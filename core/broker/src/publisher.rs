@@ -703,7 +703,7 @@ impl Publisher {
         }
         match self.namespace.exchange(name) {
             // What the broker publishes itself is not a client's.
-            Some(exchange) if exchange.spec().internal && !self.is_exempt => {
+            Some(exchange) if exchange.spec().internal && !self.is_exempt && !self.is_servers => {
                 Err(PublishError::Internal(name.to_owned()))
             }
             Some(exchange) => Ok(Some(exchange)),

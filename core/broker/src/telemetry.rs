@@ -14,6 +14,8 @@ pub(crate) const LINES_SUPPRESSED: &str = "inver_log_lines_suppressed_total";
 pub(crate) const AUDIT_EVENTS: &str = "inver_audit_events_total";
 /// Events of the audit log that are not in the audit topic.
 pub(crate) const AUDIT_DROPPED: &str = "inver_audit_events_dropped_total";
+/// Events for programs that were not published.
+pub(crate) const EVENTS_DROPPED: &str = "inver_events_dropped_total";
 
 /// Time until an acknowledgement is committed.
 const SETTLE: &str = "inver_messages_settle_seconds";
@@ -186,5 +188,10 @@ fn describe() {
         AUDIT_DROPPED,
         Unit::Count,
         "Events of the audit log that are not in its topic: too many waited, or the write was rejected."
+    );
+    describe_counter!(
+        EVENTS_DROPPED,
+        Unit::Count,
+        "Events of the exchange amq.rabbitmq.event that were not published: too many waited."
     );
 }

@@ -76,6 +76,36 @@ impl Value {
     }
 }
 
+impl From<&str> for Value {
+    fn from(text: &str) -> Value {
+        Value::Text(text.as_bytes().to_vec())
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Value {
+        Value::Text(text.into_bytes())
+    }
+}
+
+impl From<bool> for Value {
+    fn from(bool: bool) -> Value {
+        Value::Bool(bool)
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Value {
+        Value::Int(number.into())
+    }
+}
+
+impl From<Arguments> for Value {
+    fn from(map: Arguments) -> Value {
+        Value::Map(map)
+    }
+}
+
 /// The headers of a published message, for headers exchanges.
 pub trait HeaderLookup {
     /// The typed value of a header; none if the message does not have it.

@@ -7,6 +7,7 @@
 pub mod codec;
 mod connection;
 mod error;
+mod events;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
 mod map;
@@ -24,6 +25,7 @@ use async_trait::async_trait;
 use inver_broker::{Broker, Connection, ProtocolPlugin};
 use inver_driver::Connections;
 
+pub use events::publish_events;
 pub use operator::{GotMessage, MessageProperties, NewMessage, Operator, Refused, RefusedKind, Settle};
 pub use session::{Limits, RABBITMQ_VERSION};
 

@@ -16,6 +16,7 @@ const RULES: &[Rule] = &[
     ("map", &["codec", "error"]),
     ("topology", &["error", "map"]),
     ("operator", &["codec", "error", "map", "topology"]),
+    ("events", &["error", "map", "operator"]),
     ("session", &["codec", "error", "map", "topology"]),
     ("connection", &["codec", "map", "session"]),
     ("fuzz", &["codec", "map"]),

@@ -138,6 +138,7 @@ async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
         tokio::spawn(exporter.run(broker.log().clone(), clock.clone(), traces_ended.clone()))
     });
     tasks.spawn(tokens.refresh(shutdown.clone()));
+    tasks.spawn(shutdown.clone().run_until_cancelled_owned(protocols::publish_events(broker.clone())));
     ready.store(true, Ordering::Release);
     let access = logging::shown_access(broker.access());
     info!(milliseconds = (clock.now() - started).as_millis() as u64, access, "ready");

@@ -158,6 +158,7 @@ impl Config {
             topic: Some(self.audit.topic.clone()).filter(|topic| !topic.is_empty()),
             namespace: self.audit.namespace.clone(),
             queue_events_max: self.audit.queue_events_max,
+            events_waiting_max: self.limits.events_waiting_max,
             limits: self.logging.client_lines(),
         }
     }

@@ -354,6 +354,8 @@ section! {
         pub(crate) delayed_messages_max: usize = model().limits.delayed_messages_max => count(1..=20_000_000),
         /// Bytes of the last messages that an exchange of the type `x-recent-history` keeps in memory.
         pub(crate) exchange_history_bytes_max: usize = model().limits.exchange_history_bytes_max => bytes(KIB..=16 * MIB),
+        /// Events for the exchange `amq.rabbitmq.event` that wait to be published; further ones are counted and dropped.
+        pub(crate) events_waiting_max: usize = model().audit.events_waiting_max => count(1..=10_000_000),
         /// Users stored in the broker; those of the configuration do not count.
         pub(crate) users_max: usize = model().access_limits.users_max => count(1..=MANY),
         /// Permission rules stored in the broker; those of the configuration do not count.

@@ -7,19 +7,30 @@
 //! client changes only the log lines are limited; changes of users and permissions are never suppressed.
 
 mod event;
-mod queue;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use metrics::counter;
 
 use crate::clock::Clock;
+use crate::events::Events;
 use crate::line_limit::{ClientLogLimits, LineLimits};
-use crate::telemetry::AUDIT_EVENTS;
+use crate::telemetry::{AUDIT_DROPPED, AUDIT_EVENTS};
+use crate::waiting::Waiting;
 
 pub use event::{AuditEvent, AuditKind, AuditKinds, AuditResult, Who};
-pub(crate) use queue::{AuditQueue, Queued};
+
+/// The events that wait to be written to the topic.
+pub(crate) type AuditQueue = Waiting<Queued>;
+
+/// An event as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Queued {
+    pub(crate) time_ms: i64,
+    pub(crate) json: Bytes,
+}
 
 /// What is recorded for auditors, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +45,8 @@ pub struct AuditConfig {
     pub queue_events_max: usize,
     /// How many events a client's logins and denials can cause, and log lines its changes.
     pub limits: ClientLogLimits,
+    /// Events for programs that wait to be published; further ones are counted and dropped.
+    pub events_waiting_max: usize,
 }
 
 impl Default for AuditConfig {
@@ -44,6 +57,7 @@ impl Default for AuditConfig {
             namespace: "/".to_owned(),
             queue_events_max: 10_000,
             limits: ClientLogLimits::default(),
+            events_waiting_max: 10_000,
         }
     }
 }
@@ -62,15 +76,19 @@ struct Inner {
     changes: LineLimits,
     /// Events for the topic; none without one.
     queue: Option<AuditQueue>,
+    /// What programs are told of the same and more.
+    events: Events,
 }
 
 impl Audit {
     /// An audit log as configured. Events for the topic wait until somebody takes them.
     #[must_use]
     pub fn new(clock: Clock, config: &AuditConfig) -> Audit {
-        let queue = config.topic.is_some().then(|| AuditQueue::new(config.queue_events_max));
+        let queue = config.topic.is_some().then(|| AuditQueue::new(config.queue_events_max, AUDIT_DROPPED));
         let limits = || LineLimits::new(config.limits);
-        Audit(Arc::new(Inner { clock, kinds: config.kinds, anybodys: limits(), changes: limits(), queue }))
+        let events = Events::new(clock.clone(), config.events_waiting_max);
+        let (kinds, anybodys, changes) = (config.kinds, limits(), limits());
+        Audit(Arc::new(Inner { clock, kinds, anybodys, changes, queue, events }))
     }
 
     /// Whether events of this kind are recorded at all.
@@ -103,7 +121,7 @@ impl Audit {
         counter!(AUDIT_EVENTS, "event" => kind.name(), "result" => event.result.name()).increment(1);
         if let Some(queue) = &self.0.queue {
             let time_ms = self.0.clock.now_ms();
-            queue.push(time_ms, || event.json(time_ms, suppressed));
+            queue.push(|| Queued { time_ms, json: event.json(time_ms, suppressed) });
         }
     }
 
@@ -113,6 +131,12 @@ impl Audit {
         let mut untold = self.0.anybodys.sweep(now);
         untold.extend(self.0.changes.sweep(now));
         untold
+    }
+
+    /// The events for programs.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.0.events
     }
 
     /// The events for the topic; none without one.

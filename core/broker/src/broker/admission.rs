@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use inver_access::{Operation, ResourceKind};
 
-use super::{Broker, DEFAULT_NAMESPACE};
+use super::Broker;
 use crate::access::{Ban, BanScope, BanTarget, BansError, PermissionScope, Permissions};
 use crate::client_log::LoginRefusal;
 use crate::closing::CloseReason;
@@ -16,6 +16,7 @@ use crate::listener::Endpoints;
 use crate::mailbox::Mailbox;
 use crate::quota::QuotaScope;
 use crate::session::Sessions;
+use crate::spec::DEFAULT_NAMESPACE;
 
 /// A client that was authenticated and asks to be admitted.
 #[derive(Clone, Copy)]

@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use inver_storage::{Entry, Listener};
+use inver_storage::{Entry, Listener, Shortage};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Broker;
+use crate::events::Facts;
 use crate::rows;
 use crate::session::Sessions;
 
@@ -25,6 +26,9 @@ const RETENTION_ROUNDS: u32 = 120;
 
 /// The time is written to the log once in this many rounds, if anything else was.
 const CLOCK_ROUNDS: u32 = 120;
+
+/// What can be low, and what programs are told that it is.
+const RESOURCES: [(Shortage, &str); 2] = [(Shortage::Disk, "disk"), (Shortage::Memory, "memory")];
 
 /// Inboxes that the log found above their bounds, by their streams. Waiting for one never holds up what is due.
 #[derive(Default)]
@@ -120,6 +124,7 @@ impl Broker {
                 broker.run_due();
                 if round_due {
                     broker.trim();
+                    broker.tell_alarms();
                 }
                 if bytes_due {
                     broker.check_bytes();
@@ -130,6 +135,18 @@ impl Broker {
             });
             if let Err(error) = done.await {
                 tracing::error!(%error, "housekeeping failed");
+            }
+        }
+    }
+
+    /// Tells programs what of the disk and the memory became low, or is no longer.
+    fn tell_alarms(&self) {
+        let mut told = self.0.told_alarms.lock();
+        for (was_short, (of, resource)) in told.iter_mut().zip(RESOURCES) {
+            let is_short = self.log().gate().is_short(of);
+            if std::mem::replace(was_short, is_short) != is_short {
+                let name = if is_short { "alarm.set" } else { "alarm.cleared" };
+                self.events().tell(name, || Facts::new([("resource", resource.into())]));
             }
         }
     }

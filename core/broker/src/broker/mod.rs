@@ -29,6 +29,7 @@ use crate::clock::Clock;
 use crate::connections::ConnectionRegistry;
 use crate::context::{Context, Due, Redeliveries};
 use crate::deadletter::DeadLetterer;
+use crate::events::Events;
 use crate::identity::{AuthError, Credentials, DEFAULT_USER, Identity, anonymous_by_listener};
 use crate::limits::Limits;
 use crate::listener::{Anonymous, Endpoints, ListenerInfo};
@@ -38,7 +39,9 @@ use crate::retained::Retained;
 use crate::rows::{self, NamespaceRow, RowError};
 use crate::scram::{ScramLogin, ScramLoginError};
 use crate::session::{Sessions, WillRow};
-use crate::spec::{BrokerConfig, CaptureRule, NamespaceSpec, OnDamage, TopicConfig, TopicError, TopicSpec};
+use crate::spec::{
+    BrokerConfig, CaptureRule, DEFAULT_NAMESPACE, NamespaceSpec, OnDamage, TopicConfig, TopicError, TopicSpec,
+};
 use crate::telemetry::Counters;
 use crate::timers::Timers;
 
@@ -48,9 +51,6 @@ use recovery::Recovered;
 pub use admission::{Admission, AdmitError, Admitted};
 pub use namespaces::{NamespaceError, check_namespace};
 pub use protocol_state::StateChange;
-
-/// The namespace that always exists.
-const DEFAULT_NAMESPACE: &str = "/";
 
 /// Why the broker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +87,8 @@ struct Inner {
     protocol_state: RwLock<HashMap<Bytes, Bytes>>,
     client_log: Arc<ClientLog>,
     memory_shares: RwLock<Vec<MemoryShare>>,
+    /// What of the disk and the memory programs were told to be low.
+    told_alarms: Mutex<[bool; 2]>,
     /// The position of the last entry with the time.
     noted_at: AtomicU64,
     /// Wills of clients whose sessions ended with an earlier process, to be published once the users are known.
@@ -162,8 +164,8 @@ impl Broker {
             config.clock.begin_after(rows::decode(rows::CLOCK, &row)?);
         }
         let timers = Arc::<Timers<Due>>::default();
-        let connections = ConnectionRegistry::new(timers.clone());
         let audit = Audit::new(config.clock.clone(), &config.audit);
+        let connections = ConnectionRegistry::new(timers.clone(), audit.events().clone());
         let access = AccessControl::open(
             log.clone(),
             config.access_limits,
@@ -214,6 +216,7 @@ impl Broker {
             protocol_state: RwLock::new(protocol_state),
             client_log,
             memory_shares: RwLock::default(),
+            told_alarms: Mutex::default(),
             noted_at: AtomicU64::new(0),
             wills: Mutex::new(wills),
         }));
@@ -321,6 +324,12 @@ impl Broker {
     #[must_use]
     pub fn audit(&self) -> &Audit {
         self.0.access.audit()
+    }
+
+    /// The events for programs.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        self.audit().events()
     }
 
     /// The live connections of all protocols.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use inver_storage::{Entry, SubmitError};
 
-use super::{Broker, DEFAULT_NAMESPACE};
+use super::Broker;
 use crate::closing::CloseReason;
 use crate::completion::Completion;
 use crate::limits::{self, LimitReached};
@@ -18,7 +18,7 @@ use crate::namespace::Namespace;
 use crate::removal::Removal;
 use crate::rows::{self, NamespaceRow};
 use crate::session::Sessions;
-use crate::spec::NamespaceSpec;
+use crate::spec::{DEFAULT_NAMESPACE, NamespaceSpec};
 
 /// Bytes of a namespace's name: what a client of every protocol can write.
 const NAME_BYTES_MAX: usize = 255;

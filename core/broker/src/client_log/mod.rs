@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::audit::{Audit, AuditEvent, AuditKind, AuditResult, Who};
 use crate::clock::Clock;
+use crate::events::Facts;
 use crate::identity::AuthError;
 use crate::line_limit::{ClientLogLimits, LineLimits};
 use crate::telemetry::LOGINS;
@@ -161,6 +162,21 @@ fn cut(text: &str) -> &str {
 }
 
 impl Client {
+    /// Tells programs of its login, or why that was refused.
+    fn tell(&self, name: &'static str, error: Option<&str>) {
+        self.log.audit.events().tell(name, || {
+            let mut facts = Facts::new([
+                ("name", self.user.as_deref().unwrap_or_default().into()),
+                ("protocol", self.protocol.into()),
+                ("peer_host", self.address.ip().to_canonical().to_string().into()),
+                ("peer_port", i64::from(self.address.port()).into()),
+                ("user_provided_name", self.client_id.as_deref().unwrap_or_default().into()),
+            ]);
+            facts.more.extend(error.map(|error| ("error".to_owned(), error.into())));
+            facts
+        });
+    }
+
     /// Its login, not accepted.
     fn login(&self) -> AuditEvent<'_> {
         AuditEvent {
@@ -214,6 +230,7 @@ impl LoggedClient {
         let client = &mut *self.0;
         client.state = State::LoggedIn;
         counter!(LOGINS, "protocol" => client.protocol, "result" => "accepted", "reason" => "").increment(1);
+        client.tell("user.authentication.success", None);
         if client.log.audit.wants(AuditKind::Login) {
             let result = AuditResult::Accepted;
             client.log.audit.record(&AuditEvent { result, namespace: Some(namespace), ..client.login() });
@@ -239,6 +256,7 @@ impl LoggedClient {
             .increment(1);
         let text = text.to_string();
         let reason = cut(&text);
+        client.tell("user.authentication.failure", Some(reason));
         if client.log.audit.wants(AuditKind::Login) {
             client.log.audit.record(&AuditEvent { reason: Some(reason), ..client.login() });
             return;

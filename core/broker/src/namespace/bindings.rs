@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use inver_storage::batch::records;
 use inver_storage::{Entry, Lsn, SubmitError};
 
+use super::events::BindingFacts;
 use super::leaving::Leaving;
 use super::origins::Origin;
 use super::passing_on::may_pass_on;
@@ -140,6 +141,7 @@ impl Namespace {
         let it = self.enter_exchange(name, spec);
         completion.lsn().into_iter().for_each(|lsn| it.set_made(lsn));
         self.audit_exchange(AuditKind::Topology, "create", &it);
+        self.tell_exchange("exchange.created", &it);
         Ok(Declared { it, created: true, completion })
     }
 
@@ -250,6 +252,7 @@ impl Namespace {
         // The topology lock is held: it is still new.
         let _new = self.enter_binding(&exchange, binding(declared));
         self.audit_binding(client, "bind", &exchange, &target, key);
+        self.tell_binding("binding.created", &BindingFacts { source, target: &target, key, arguments });
         Ok(done)
     }
 
@@ -345,6 +348,7 @@ impl Namespace {
         if new.is_ok() {
             self.0.origins.add(target, origin);
         }
+        self.note_listeners();
         self.changed();
         new
     }
@@ -390,6 +394,7 @@ impl Namespace {
         for binding in &exchange.unbind(&target, false, key, arguments) {
             self.0.origins.remove(&exchange, binding);
             self.audit_binding(None, "unbind", &exchange, &target, key);
+            self.tell_binding("binding.deleted", &BindingFacts { source, target: &target, key, arguments });
         }
         self.take_out(leaving);
         self.changed();

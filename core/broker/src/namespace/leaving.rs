@@ -83,10 +83,14 @@ impl Namespace {
     pub(super) fn take_out(&self, leaving: Leaving) {
         for exchange in leaving.exchanges {
             self.0.exchanges.write().remove(exchange.name());
+            self.tell_exchange("exchange.deleted", &exchange);
+            self.tell_bindings_to(&RouteTarget::Exchange(exchange.clone()));
+            self.tell_bindings_from(&exchange);
             // First: an exchange that is bound to itself would keep itself alive.
             self.0.origins.unbind_all(&RouteTarget::Exchange(exchange.clone()));
             exchange.for_each_binding(|binding| self.0.origins.remove(&exchange, binding));
         }
+        self.note_listeners();
     }
 
     /// Adds what leaves with exchanges, until no further one does.

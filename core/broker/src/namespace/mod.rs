@@ -12,6 +12,7 @@
 mod bindings;
 mod compaction;
 mod delays;
+mod events;
 mod groups;
 mod leaving;
 mod listeners;
@@ -47,8 +48,8 @@ use crate::publisher_sequences::PublisherSequences;
 use crate::queue::Queue;
 use crate::retained::Retained;
 use crate::spec::{
-    BrokerConfig, CaptureRule, ExchangeKind, ExchangeSpec, HUB, NamespaceLimits, NamespaceSpec,
-    StoredHeaders, TopicId,
+    BrokerConfig, CaptureRule, DEFAULT_NAMESPACE, ExchangeKind, ExchangeSpec, HUB, NamespaceLimits,
+    NamespaceSpec, StoredHeaders, TopicId,
 };
 use crate::subscription::{DropSink, Subscription};
 use crate::telemetry::Counters;
@@ -57,6 +58,7 @@ use crate::traces::Traces;
 use crate::transactions::Transactions;
 use crate::value::Arguments;
 
+use events::EVENTS;
 use listeners::ListenerCache;
 use origins::Origins;
 
@@ -108,6 +110,8 @@ pub(crate) struct Inner {
     origins: Origins,
     listener_cache: ListenerCache,
     hub: Arc<Exchange>,
+    /// The exchange of events, of the default namespace.
+    event_exchange: Option<Arc<Exchange>>,
     queues: DashMap<Box<str>, Arc<Queue>>,
     /// The same queues in the order of their names, for lists.
     queues_by_name: Ordered<Queue>,
@@ -140,7 +144,7 @@ impl Namespace {
                 kind,
                 durable: true,
                 auto_delete: false,
-                internal: name == TRACE,
+                internal: [TRACE, EVENTS].contains(&name),
                 arguments: Arguments::new(),
             };
             Exchange::new(name, spec)
@@ -149,6 +153,8 @@ impl Namespace {
         let mut exchanges: HashMap<Box<str>, Arc<Exchange>> =
             PREDECLARED.iter().map(|(name, kind)| (Box::from(*name), predeclared(name, *kind))).collect();
         exchanges.insert(HUB.into(), hub.clone());
+        let event_exchange = (name == DEFAULT_NAMESPACE).then(|| predeclared(EVENTS, ExchangeKind::Topic));
+        exchanges.extend(event_exchange.clone().map(|exchange| (EVENTS.into(), exchange)));
         let inner = Arc::new_cyclic(|inner| Inner {
             id,
             name: name.into(),
@@ -175,6 +181,7 @@ impl Namespace {
             origins: Origins::default(),
             listener_cache: ListenerCache::new(id),
             hub,
+            event_exchange,
             queues: maps::map(id),
             queues_by_name: Ordered::default(),
             subscriptions: maps::map(id),

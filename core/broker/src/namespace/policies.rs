@@ -71,6 +71,7 @@ impl Namespace {
                 "settings of a policy have no effect"
             );
         }
+        self.tell_policy("policy.set", name, Some(policy.spec()));
         self.0.policies.write().insert(kind, Arc::new(policy));
         self.police_all();
         let operation = if is_new { "create" } else { "alter" };
@@ -90,6 +91,11 @@ impl Namespace {
         self.0.policies.write().remove(kind, name);
         self.police_all();
         self.audit(AuditKind::Deleted, "delete", kind.noun(), name);
+        let cleared = match kind {
+            PolicyKind::Ordinary => "policy.cleared",
+            PolicyKind::Operator => "operator.policy.cleared",
+        };
+        self.tell_policy(cleared, name, None);
         Ok(lsn.into())
     }
 

@@ -151,6 +151,7 @@ impl Namespace {
         self.enter_queue(&it);
         self.counters().queues_created.increment(1);
         self.audit_queue(AuditKind::Topology, "create", &it);
+        self.tell_queue("queue.created", &it);
         Ok(Declared { it, created: true, completion })
     }
 
@@ -288,6 +289,7 @@ impl Namespace {
         if let Some(stream) = queue.stream() {
             self.forget_sequences(stream.id());
         }
+        self.tell_bindings_to(&target);
         self.0.origins.unbind_all(&target);
         self.take_out(leaving);
         if let (false, Some(topic)) = (queue.spec().hidden, queue.topic()) {
@@ -304,6 +306,7 @@ impl Namespace {
         queue.subscription().close();
         self.changed();
         self.audit_queue(AuditKind::Deleted, "delete", &queue);
+        self.tell_queue("queue.deleted", &queue);
         Ok((depth.ready, lsn.into()))
     }
 

@@ -21,6 +21,7 @@ pub use exchange::{
 };
 pub use hub::HubMode;
 pub(crate) use hub::{SETTING as HUB_SETTING, check as check_hub};
+pub(crate) use namespace::DEFAULT_NAMESPACE;
 pub use namespace::{NamespaceLimits, NamespaceSpec};
 pub use policy::{AppliesTo, PolicyKind, PolicySpec};
 pub use queue::{DeadLetter, Overflow, OwnerId, QueueLimits, QueueSpec, next_owner};

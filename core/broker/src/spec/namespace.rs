@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The namespace that always exists.
+pub(crate) const DEFAULT_NAMESPACE: &str = "/";
+
 /// Limits of one namespace; none: only those that hold for every namespace ([`Limits`](crate::Limits)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceLimits {

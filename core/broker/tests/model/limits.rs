@@ -20,7 +20,7 @@ fn one_partition() -> TopicSpec {
 #[tokio::test]
 async fn topics_queues_exchanges_and_bindings_are_bounded() {
     let limits =
-        Limits { topics_max: 2, queues_max: 2, exchanges_max: 7, bindings_max: 2, ..Limits::default() };
+        Limits { topics_max: 2, queues_max: 2, exchanges_max: 8, bindings_max: 2, ..Limits::default() };
     let (_fixture, ns) = fixture(limits);
     ns.create_topic("t", &one_partition()).unwrap();
     declare(&ns, "a", durable(QueueLimits::default()));
@@ -35,7 +35,7 @@ async fn topics_queues_exchanges_and_bindings_are_bounded() {
 
     ns.declare_exchange("e", durable_exchange()).unwrap();
     let refused = ns.declare_exchange("f", durable_exchange());
-    assert_eq!(refused.err(), Some(ExchangeError::Limit(LimitReached { what: "exchanges", max: 7 })));
+    assert_eq!(refused.err(), Some(ExchangeError::Limit(LimitReached { what: "exchanges", max: 8 })));
     let bind = |queue: &str, key: &str| {
         ns.bind("e", BindDestination::Queue(queue), key.as_bytes(), &Default::default())
     };

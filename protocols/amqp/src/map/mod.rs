@@ -16,10 +16,12 @@
 mod deaths;
 mod incoming;
 mod outgoing;
+mod pid;
 mod text;
 
 pub(crate) use incoming::{Composer, Publish};
 pub(crate) use outgoing::{Renderer, Tells, Told, routed_headers};
+pub(crate) use pid::{channel_pid, connection_pid};
 
 use crate::codec::table::{Table, Value};
 use inver_broker::{Arguments, Value as CoreValue};

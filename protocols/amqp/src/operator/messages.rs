@@ -101,7 +101,7 @@ pub struct GotMessage {
 
 impl MessageProperties {
     /// The property flags and property list.
-    fn encode(&self) -> Result<Vec<u8>, Refusal> {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, Refusal> {
         let mut raw = Vec::new();
         let mut table = Vec::new();
         if let Some(headers) = &self.headers {

@@ -73,6 +73,8 @@ pub(super) struct Channel {
     pub(super) reply_queue: Option<String>,
     /// Its place among the channels of the user; taken when it closes.
     counted: Option<UserChannel>,
+    /// Its end was told.
+    is_released: bool,
     /// There once the channel has published.
     pub(super) publisher: Option<CountedPublisher>,
 }
@@ -103,6 +105,7 @@ impl Channel {
             get_was_empty: false,
             reply_queue: None,
             counted,
+            is_released: false,
             publisher: None,
         }
     }
@@ -158,7 +161,7 @@ impl Channel {
             }
             Method::BasicConsume { .. } => return self.consume(method, shared, out),
             Method::BasicCancel { consumer_tag, nowait } => {
-                self.cancel(consumer_tag);
+                self.cancel(consumer_tag, shared);
                 if !nowait {
                     write::method(out, number, &Method::BasicCancelOk { consumer_tag });
                 }
@@ -206,6 +209,9 @@ impl Channel {
     pub(super) fn release(&mut self, shared: &mut Shared) {
         for (_, consumer) in &mut self.consumers {
             consumer.send_last_acks();
+        }
+        if !std::mem::replace(&mut self.is_released, true) {
+            self.tell_closed(shared);
         }
         shared.acknowledged.retain(|at| at.channel != self.number);
         self.consumers.clear();

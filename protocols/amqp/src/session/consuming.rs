@@ -130,6 +130,7 @@ impl Channel {
         consumer.reader = reader.map(Box::new);
         self.consumers.insert(consumer);
         self.tags.insert(tag.clone(), slot);
+        self.tell_consumer_created(slot, exclusive, arguments, shared);
         if !nowait {
             let number = self.number;
             // A named subscription of a log topic is durable once `consume-ok` is sent.
@@ -159,8 +160,9 @@ impl Channel {
     }
 
     /// Cancels a consumer. An unknown tag is not an error.
-    pub(super) fn cancel(&mut self, tag: &str) {
+    pub(super) fn cancel(&mut self, tag: &str, shared: &Shared) {
         let Some(slot) = self.tags.remove(tag) else { return };
+        self.tell_consumer_deleted(slot, shared);
         let Some(consumer) = self.consumer(slot) else { return };
         consumer.stop();
         let source = std::mem::take(&mut consumer.source);
@@ -281,6 +283,7 @@ impl Channel {
         let refused = self.consumers.iter().filter(|(_, consumer)| is_refused(consumer));
         let slots: Vec<u32> = refused.filter_map(|(slot, _)| u32::try_from(slot).ok()).collect();
         for slot in slots {
+            self.tell_consumer_deleted(slot, shared);
             if let Some(consumer) = self.consumer(slot) {
                 consumer.stop();
             }
@@ -291,6 +294,7 @@ impl Channel {
     /// The queue was deleted, or may not be read any more: sends `basic.cancel` to clients with that capability.
     fn cancelled(&mut self, slot: u32, shared: &Shared, out: &mut Vec<u8>) {
         let number = self.number;
+        self.tell_consumer_deleted(slot, shared);
         let Some(consumer) = self.consumer(slot) else { return };
         consumer.state = State::Cancelled;
         let tag = std::mem::take(&mut consumer.tag);

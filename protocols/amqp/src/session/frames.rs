@@ -247,7 +247,9 @@ impl Session {
         let Some(shared) = self.shared.as_deref_mut() else { return Ok(Outcome::Done) };
         let counted = count_channel(&self.broker, shared)?;
         shared.incarnations += 1;
-        self.channels.open(Channel::new(number, shared.incarnations, counted));
+        let channel = Channel::new(number, shared.incarnations, counted);
+        channel.tell_created(shared);
+        self.channels.open(channel);
         write::method(out, number, &Method::ChannelOpenOk { channel_id: b"" });
         Ok(Outcome::Done)
     }

@@ -21,6 +21,7 @@ mod confirms;
 mod consumer;
 mod consuming;
 mod ending;
+mod events;
 mod exchanges;
 mod frames;
 mod getting;

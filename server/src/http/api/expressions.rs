@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use inver_access::Rule;
 use inver_access::dialect::ExpressionError;
 use inver_access::dialect::rabbitmq::{self, Permission, TopicPermission};
-use inver_broker::{AuditKind, Broker, Completion};
+use inver_broker::{AuditKind, Broker, Completion, Facts, Value as Argument};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -189,6 +189,15 @@ pub(in crate::http) fn all_of_topics(broker: &Broker) -> Vec<TopicPermission> {
     rabbitmq::topic_permissions(rules.iter().map(|(rule, _)| rule.as_ref()))
 }
 
+/// What programs are told of a permission.
+fn facts_of(user: &str, vhost: &str) -> Facts {
+    Facts::new([("user", user.into()), ("vhost", vhost.into())])
+}
+
+fn named((name, value): (&str, &String)) -> (String, Argument) {
+    (name.to_owned(), value.as_str().into())
+}
+
 /// Sets what a user may do in a namespace.
 pub(in crate::http) fn set(
     app: &App,
@@ -200,6 +209,12 @@ pub(in crate::http) fn set(
     let completion =
         change(app, user, vhost, |present| rabbitmq::set_permission(present, user, vhost, Some(permission)))?;
     caller.did(AuditKind::Access, "alter", "permission", &format!("{user} in {vhost}"));
+    caller.tell("permission.created", || {
+        let Permission { configure, write, read, .. } = permission;
+        let mut facts = facts_of(user, vhost);
+        facts.more.extend([("configure", configure), ("write", write), ("read", read)].map(named));
+        facts
+    });
     Ok(completion)
 }
 
@@ -217,6 +232,7 @@ pub(in crate::http) fn clear(
     let completion =
         change(app, user, vhost, |present| rabbitmq::set_permission(present, user, vhost, None))?;
     caller.did(AuditKind::Access, "delete", "permission", &format!("{user} in {vhost}"));
+    caller.tell("permission.deleted", || facts_of(user, vhost));
     Ok(completion)
 }
 
@@ -234,6 +250,12 @@ pub(in crate::http) fn set_topic(
     })?;
     let name = name_of_topic(user, vhost, Some(exchange.as_str()));
     caller.did(AuditKind::Access, "alter", "permission", &name);
+    caller.tell("topic.permission.created", || {
+        let TopicPermission { write, read, .. } = permission;
+        let mut facts = facts_of(user, vhost);
+        facts.more.extend([("exchange", exchange), ("write", write), ("read", read)].map(named));
+        facts
+    });
     Ok(completion)
 }
 
@@ -255,6 +277,7 @@ pub(in crate::http) fn clear_topics(
         rabbitmq::set_topic_permission(present, user, vhost, exchange, None)
     })?;
     caller.did(AuditKind::Access, "delete", "permission", &name_of_topic(user, vhost, exchange));
+    caller.tell("topic.permission.deleted", || facts_of(user, vhost));
     Ok(completion)
 }
 

@@ -3,7 +3,9 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use inver_broker::{AuditKind, Completion, Namespace, NamespaceLimits, NamespaceSpec};
+use inver_broker::{
+    AuditKind, Completion, Facts, Namespace, NamespaceLimits, NamespaceSpec, Value as Argument,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -183,6 +185,17 @@ pub(in crate::http) fn change_namespace(
         }
     };
     caller.did(AuditKind::Topology, if created { "create" } else { "alter" }, "namespace", name);
+    caller.tell(if created { "vhost.created" } else { "vhost.updated" }, || {
+        let spec = namespace.spec();
+        let tags = spec.tags.into_iter().map(Argument::from).collect();
+        let kind = spec.default_queue_type.unwrap_or_else(|| "classic".to_owned());
+        Facts::new([
+            ("name", name.into()),
+            ("description", spec.description.into()),
+            ("tags", Argument::List(tags)),
+            ("default_queue_type", kind.into()),
+        ])
+    });
     Ok((created, namespace, completion))
 }
 
@@ -204,5 +217,6 @@ pub(in crate::http) async fn delete(
 pub(in crate::http) async fn delete_namespace(app: &App, caller: &Caller, name: &str) -> Result<(), Problem> {
     let completion: Completion = app.broker.delete_namespace(name).await?;
     caller.did(AuditKind::Deleted, "delete", "namespace", name);
+    caller.tell("vhost.deleted", || Facts::new([("name", name.into())]));
     committed(app, completion).await
 }

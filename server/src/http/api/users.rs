@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use inver_access::{Credential, Tag, User};
-use inver_broker::{AccessControl, AuditKind, Completion, Order, Source};
+use inver_broker::{AccessControl, AuditKind, Completion, Facts, Order, Source, Value as Argument};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -244,6 +244,7 @@ pub(in crate::http) fn change_user(
     }
     let operation = if known.is_some() { "alter" } else { "create" };
     caller.did(AuditKind::Access, operation, "user", name);
+    tell_of_change(caller, known.is_none(), change, &user);
     Ok((known.is_none(), user, completion))
 }
 
@@ -271,7 +272,24 @@ pub(in crate::http) fn delete_user(app: &App, caller: &Caller, name: &str) -> Re
     let completion = completion.and(tokens::delete_of_user(app, name)?);
     app.logins.end_of_user(name);
     caller.did(AuditKind::Access, "delete", "user", name);
+    caller.tell("user.deleted", || Facts::new([("name", name.into())]));
     Ok(completion)
+}
+
+/// Tells programs of a user that was created or changed.
+fn tell_of_change(caller: &Caller, is_new: bool, change: &Change, user: &User) {
+    let named = || Facts::new([("name", user.name.as_str().into())]);
+    if is_new {
+        caller.tell("user.created", named);
+    } else if change.password.is_some() || change.password_hashes.is_some() {
+        caller.tell("user.password.changed", named);
+    }
+    if is_new || change.tags.is_some() {
+        caller.tell("user.tags.set", || {
+            let tags = user.tags.iter().map(|tag| tag.name().into()).collect();
+            Facts::new([("name", user.name.as_str().into()), ("tags", Argument::List(tags))])
+        });
+    }
 }
 
 fn administers(user: &User) -> bool {

@@ -7,8 +7,8 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use inver_access::{Operation, ResourceKind, Tag, Tags};
 use inver_broker::{
-    Audit, AuditEvent, AuditKind, AuditResult, Broker, DEFAULT_EXCHANGE, Identity, LiveConnection, Namespace,
-    PermissionScope, Permissions, PolicyKind, Sessions, Who,
+    Audit, AuditEvent, AuditKind, AuditResult, Broker, DEFAULT_EXCHANGE, Facts, Identity, LiveConnection,
+    Namespace, PermissionScope, Permissions, PolicyKind, Sessions, Who,
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -53,6 +53,11 @@ impl Caller {
     /// Records in the audit log what it did to the broker as a whole.
     pub(in crate::http) fn did(&self, kind: AuditKind, operation: &str, resource: &str, name: &str) {
         self.record(kind, AuditResult::Accepted, operation, resource, name);
+    }
+
+    /// Tells programs of what it did to the broker as a whole.
+    pub(in crate::http) fn tell(&self, name: &'static str, facts: impl FnOnce() -> Facts) {
+        self.audit.events().tell(name, || facts().by(self.identity.name()));
     }
 
     fn record(&self, kind: AuditKind, result: AuditResult, operation: &str, resource: &str, name: &str) {

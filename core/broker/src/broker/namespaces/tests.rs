@@ -130,6 +130,9 @@ fn content(sessions: &Sessions) -> [usize; 6] {
 /// Two topics (one is a queue's), the two durable queues, the predeclared exchanges and one more, and one of the others.
 const FILLED: [usize; 6] = [2, 2, 7, 1, 1, 1];
 
+/// The same in the default namespace, which has the exchange of events.
+const FILLED_DEFAULT: [usize; 6] = [2, 2, 8, 1, 1, 1];
+
 /// The numbers of streams, cursors, and rows of all tables.
 fn stored(folder: &tempfile::TempDir) -> (usize, usize, Vec<usize>) {
     let log = open_log(folder);
@@ -160,7 +163,7 @@ async fn a_namespace_and_what_is_known_of_it_survive_a_restart() {
     assert_eq!(names, ["/", "plant"]);
     assert_eq!((all[0].spec().description, all[1].spec(), all[1].id()), ("all others".into(), spec, id));
     assert_eq!(content(&broker.sessions("plant").unwrap()), FILLED);
-    assert_eq!(content(&broker.default_sessions()), [0, 0, 6, 0, 0, 0]);
+    assert_eq!(content(&broker.default_sessions()), [0, 0, 7, 0, 0, 0]);
 }
 
 #[tokio::test]
@@ -203,7 +206,7 @@ async fn deleting_leaves_nothing_in_the_log_and_nothing_in_memory() {
     assert_eq!(create(&broker, "n").id(), 2);
     broker.delete_namespace("n").await.unwrap();
     let broker = reopen(&folder, broker);
-    assert_eq!(content(&broker.default_sessions()), FILLED);
+    assert_eq!(content(&broker.default_sessions()), FILLED_DEFAULT);
     assert_eq!(create(&broker, "n").id(), 3, "a number is not given twice");
     broker.delete_namespace("n").await.unwrap();
     let broker = reopen(&folder, broker);

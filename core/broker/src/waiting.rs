@@ -1,53 +1,46 @@
-//! Events that wait to be written to the audit topic: a bounded number of them. One that finds no place is counted and
+//! Events that wait to be written or published: a bounded number of them. One that finds no place is counted and
 //! dropped, so that who causes it never waits.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use metrics::counter;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::telemetry::AUDIT_DROPPED;
-
-/// An event as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Queued {
-    pub(crate) time_ms: i64,
-    pub(crate) json: Bytes,
-}
-
 /// The queue.
 #[derive(Debug)]
-pub(crate) struct AuditQueue {
+pub(crate) struct Waiting<T> {
     max: usize,
-    events: Mutex<VecDeque<Queued>>,
+    /// The metric of those that are dropped.
+    dropped_total: &'static str,
+    events: Mutex<VecDeque<T>>,
     added: Notify,
     dropped: AtomicU64,
 }
 
-impl AuditQueue {
-    pub(super) fn new(max: usize) -> AuditQueue {
-        AuditQueue { max, events: Mutex::default(), added: Notify::new(), dropped: AtomicU64::new(0) }
+impl<T> Waiting<T> {
+    pub(crate) fn new(max: usize, dropped_total: &'static str) -> Waiting<T> {
+        let (events, dropped) = (Mutex::default(), AtomicU64::new(0));
+        Waiting { max, dropped_total, events, added: Notify::new(), dropped }
     }
 
-    pub(super) fn push(&self, time_ms: i64, json: impl FnOnce() -> Bytes) {
+    pub(crate) fn push(&self, event: impl FnOnce() -> T) {
         let mut events = self.events.lock();
         if events.len() >= self.max {
             drop(events);
             self.count_dropped(1);
             return;
         }
-        events.push_back(Queued { time_ms, json: json() });
+        events.push_back(event());
         drop(events);
         self.added.notify_one();
     }
 
-    /// Counts events that are not in the topic.
+    /// Counts events that got nowhere.
     pub(crate) fn count_dropped(&self, events: u64) {
         self.dropped.fetch_add(events, Ordering::Relaxed);
-        counter!(AUDIT_DROPPED).increment(events);
+        counter!(self.dropped_total).increment(events);
     }
 
     /// The events dropped since the last call.
@@ -56,7 +49,7 @@ impl AuditQueue {
     }
 
     /// Takes the oldest events, at most `max`.
-    pub(crate) fn take(&self, max: usize) -> Vec<Queued> {
+    pub(crate) fn take(&self, max: usize) -> Vec<T> {
         let mut events = self.events.lock();
         let count = events.len().min(max);
         events.drain(..count).collect()
