@@ -213,3 +213,80 @@ def test_the_exchange_takes_no_publishes_and_durable_listeners_hear_after_a_rest
         channel.queue_declare("heard", durable=True)
         listener.event("queue.created", name="heard")
         assert not [key for key, properties in listener.told if properties.headers.get("name") == "unheard"]
+
+
+TRACE = "amq.rabbitmq.trace"
+PROPERTIES = {
+    "content_type": "text/plain", "headers": {"h": 1, "s": "x"}, "delivery_mode": 2, "correlation_id": "c", "priority": 3,
+    "expiration": "60000", "message_id": "m", "timestamp": 5, "type": "t", "user_id": "guest", "app_id": "a",
+    "reply_to": "r",
+}
+TRACED = {"exchange_name", "routing_keys", "properties", "node", "vhost", "connection", "channel", "user"}
+
+
+def test_the_firehose_copies_what_clients_publish_and_get(own_broker, tmp_path):
+    """Transcribed from RabbitMQ 4.0.5."""
+    config = tmp_path / "inver.toml"
+    config.write_text(CONFIG)
+    broker = own_broker(arguments=["--config", str(config)])
+    api = Management(broker)
+    with amqp(broker, password="test12") as channel, amqp(broker, password="test12") as listening:
+        listener = listening.queue_declare("", exclusive=True).method.queue
+        listening.queue_bind(listener, TRACE, "#")
+        channel.exchange_declare("tx", "topic", durable=True)
+        for queue in "q1", "q2":
+            channel.queue_declare(queue, durable=True)
+            channel.queue_bind(queue, "tx", "a.#")
+
+        def traces(count):
+            got = []
+
+            def all_there():
+                method, properties, body = listening.basic_get(listener, auto_ack=True)
+                if method:
+                    assert TRACED <= set(properties.headers) and properties.headers["vhost"] == "/"
+                    got.append((method.routing_key, properties.headers, body))
+                return len(got) >= count
+
+            wait_until(all_there, what=f"{count} traces")
+            assert listening.basic_get(listener, auto_ack=True)[0] is None
+            return got
+
+        channel.basic_publish("tx", "a.b", b"before")
+        assert api.get("/vhosts/%2F")["tracing"] is False
+        assert api.status("PUT", "/vhosts/%2F", {"tracing": True}) == 204
+        assert api.get("/vhosts/%2F")["tracing"] is True
+        for queue in "q1", "q2":
+            channel.queue_purge(queue)
+        channel.basic_publish("tx", "a.b", b"one", pika.BasicProperties(**PROPERTIES))
+        [(key, headers, body)] = traces(1)
+        assert (key, body, headers["exchange_name"], headers["routing_keys"]) == ("publish.tx", b"one", "tx", ["a.b"])
+        assert headers["properties"] == PROPERTIES and sorted(headers["routed_queues"]) == ["q1", "q2"]
+        assert (headers["user"], headers["channel"]) == ("guest", 1) and " -> 127.0.0.1:" in headers["connection"]
+        channel.basic_publish("tx", "a.b", b"cc", pika.BasicProperties(headers={"CC": ["a.z"]}))
+        [(_, headers, _)] = traces(1)
+        assert (headers["routing_keys"], headers["properties"]) == (["a.b", "a.z"], {"headers": {"CC": ["a.z"]}})
+        channel.basic_publish("tx", "zzz", b"lost")
+        channel.basic_publish("", "q1", b"default")
+        [(_, lost, _), (key, headers, _)] = traces(2)
+        assert lost["routed_queues"] == []
+        assert (key, headers["exchange_name"], headers["routed_queues"]) == ("publish.", "", ["q1"])
+        # Delivered by basic.get, again, and by a consumer.
+        channel.basic_nack(channel.basic_get("q1")[0].delivery_tag, requeue=True)
+        assert channel.basic_get("q1", auto_ack=True)[2] == b"one"
+        first, second = traces(2)
+        for (key, headers, body), redelivered in (first, 0), (second, 1):
+            assert (key, body, headers["redelivered"]) == ("deliver.q1", b"one", redelivered)
+            assert headers["properties"] == PROPERTIES and headers["routing_keys"] == ["a.b"]
+        channel.basic_consume("q2", lambda *_: None, consumer_tag="t")
+        channel.connection.process_data_events(1)
+        assert [(key, body) for key, _, body in traces(2)] == [("deliver.q2", b"one"), ("deliver.q2", b"cc")]
+        channel.basic_cancel("t")
+        message = {"properties": {}, "routing_key": "a.h", "payload": "http", "payload_encoding": "string"}
+        assert api.get("/vhosts/%2F")["tracing"] and api.status("POST", "/exchanges/%2F/tx/publish", message) == 200
+        [(key, _, body)] = traces(1)
+        assert (key, body) == ("publish.tx", b"http")
+        assert api.status("PUT", "/vhosts/%2F", {"tracing": False}) == 204
+        channel.basic_publish("tx", "a.b", b"after")
+        assert channel.basic_get("q1", auto_ack=True)[0]
+        assert listening.basic_get(listener, auto_ack=True)[0] is None, "it is off"

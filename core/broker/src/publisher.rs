@@ -145,6 +145,8 @@ pub struct Publisher {
     rights: Rights,
     /// Spans of sampled messages since the last flush.
     spans: traced::Spans,
+    /// The queues of the last message, if it was traced.
+    traced: Option<Vec<String>>,
 }
 
 /// What is special about a publish.
@@ -204,6 +206,7 @@ impl Publisher {
             is_delivering: false,
             rights: Rights::ALL,
             spans: Vec::new(),
+            traced: None,
         }
     }
 
@@ -253,6 +256,12 @@ impl Publisher {
     #[inline]
     pub fn publish(&mut self, to: Target<'_>, message: &Message<'_>) -> Result<Routed, PublishError> {
         self.publish_as(to, message, How::default())
+    }
+
+    /// The names of the queues that the message published last was routed to, if it was published to an exchange and
+    /// [the namespace is traced](Namespace::set_traced).
+    pub fn take_traced(&mut self) -> Option<Vec<String>> {
+        self.traced.take()
     }
 
     /// Publishes a message at an address of the hub that sets (or, with an empty or null value, clears) the retained value of
@@ -401,11 +410,15 @@ impl Publisher {
         Ok(Routed { destinations, refused: is_refused, is_split: is_refused && (taken || is_dead_lettered) })
     }
 
-    /// Whether what is special about a route refuses a message. Counts what captures make of it.
+    /// Whether what is special about a route refuses a message. Counts what captures make of it, and notes its queues where
+    /// it is traced.
     #[cold]
-    fn is_refused_on_the_way(&self, route: &Route, message: &Message<'_>) -> bool {
+    fn is_refused_on_the_way(&mut self, route: &Route, message: &Message<'_>) -> bool {
         if route.is_cut {
             return true;
+        }
+        if route.is_traced {
+            self.traced = Some(route.set.queues.iter().map(|queue| queue.name().to_owned()).collect());
         }
         if route.passed_on {
             self.namespace.counters().capture_passed_on.increment(1);

@@ -53,7 +53,10 @@ pub(crate) struct Route {
     pub(crate) is_cut: bool,
     /// Of the exchanges on the way, those that keep their last messages.
     pub(crate) histories: Option<Arc<[Arc<History>]>>,
-    /// No capture fails, it is not cut, and no history is on the way: one question for each message instead of four.
+    /// Publishers tell the names of its queues.
+    pub(crate) is_traced: bool,
+    /// No capture fails, it is not cut, not traced, and no history is on the way: one question for each message instead of
+    /// five.
     pub(crate) is_plain: bool,
 }
 
@@ -95,7 +98,7 @@ impl Publish<'_> {
 
 /// Routes to the queues of these names, as the default exchange does.
 pub(crate) fn to_queues(namespace: &Namespace, names: &[&[u8]]) -> Route {
-    let mut found = Found::default();
+    let mut found = Found::of(namespace);
     found.queues.extend(names.iter().filter_map(|n| namespace.queue(std::str::from_utf8(n).ok()?)));
     found.finish(false)
 }
@@ -115,6 +118,7 @@ pub(crate) fn to_inbox(inbox: &dyn Inbox, guaranteed: bool) -> Route {
         tombstones: None,
         is_cut: false,
         histories: None,
+        is_traced: false,
         is_plain: true,
     }
 }
@@ -126,7 +130,7 @@ pub(crate) fn from_exchange(
     routing_keys: &[&[u8]],
     publish: &Publish<'_>,
 ) -> Route {
-    let mut found = Found::default();
+    let mut found = Found::of(namespace);
     visit(namespace, exchange, routing_keys, None, publish, &mut found);
     found.finish(publish.guaranteed)
 }
@@ -349,6 +353,8 @@ pub(crate) struct Found {
     is_cut: bool,
     /// See [`Route::histories`].
     histories: Vec<Arc<History>>,
+    /// See [`Route::is_traced`].
+    is_traced: bool,
 }
 
 /// The exchanges visited, by their addresses.
@@ -381,6 +387,11 @@ impl Visited {
 type Exchanges = SmallVec<[Arc<Exchange>; 4]>;
 
 impl Found {
+    /// Nothing yet, in a namespace that may be traced.
+    fn of(namespace: &Namespace) -> Found {
+        Found { is_traced: namespace.is_traced(), ..Found::default() }
+    }
+
     /// Adds the target of a binding; an exchange is put on the list of those to visit.
     fn add_target(&mut self, target: &RouteTarget, publish: &Publish<'_>, next: &mut Exchanges) {
         match target {
@@ -463,7 +474,9 @@ impl Found {
             passed_on: self.passed_on,
             tombstones: self.tombstones,
             is_cut: self.is_cut,
-            is_plain: !(self.lacks_capture || self.passed_on || self.is_cut) && self.histories.is_empty(),
+            is_traced: self.is_traced,
+            is_plain: !(self.lacks_capture || self.passed_on || self.is_cut || self.is_traced)
+                && self.histories.is_empty(),
             histories: (!self.histories.is_empty()).then(|| self.histories.into()),
         }
     }

@@ -8,6 +8,7 @@ pub mod codec;
 mod connection;
 mod error;
 mod events;
+mod firehose;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
 mod map;

@@ -14,10 +14,11 @@ const RULES: &[Rule] = &[
     ("codec", &[]),
     ("error", &["codec"]),
     ("map", &["codec", "error"]),
+    ("firehose", &["codec", "error", "map"]),
     ("topology", &["error", "map"]),
-    ("operator", &["codec", "error", "map", "topology"]),
+    ("operator", &["codec", "error", "firehose", "map", "topology"]),
     ("events", &["error", "map", "operator"]),
-    ("session", &["codec", "error", "map", "topology"]),
+    ("session", &["codec", "error", "firehose", "map", "topology"]),
     ("connection", &["codec", "map", "session"]),
     ("fuzz", &["codec", "map"]),
 ];

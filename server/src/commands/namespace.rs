@@ -48,6 +48,9 @@ pub(super) struct Set {
     /// Whether it cannot be deleted.
     #[arg(long)]
     protected: Option<bool>,
+    /// Whether messages are copied to the exchange amq.rabbitmq.trace, until the broker ends.
+    #[arg(long)]
+    tracing: Option<bool>,
     /// Connections at the same time; 0: no limit of its own. So with the other limits.
     #[arg(long)]
     connections_max: Option<u32>,
@@ -79,12 +82,13 @@ impl Command {
 }
 
 impl Set {
-    fn fields(&self) -> [(&'static str, Option<Value>); 9] {
+    fn fields(&self) -> [(&'static str, Option<Value>); 10] {
         [
             ("description", self.description.as_ref().map(|text| json!(text))),
             ("tags", self.tags.as_ref().map(|tags| json!(tags))),
             ("default_queue_type", self.default_queue_type.as_ref().map(|text| json!(text))),
             ("protected", self.protected.map(Value::from)),
+            ("tracing", self.tracing.map(Value::from)),
             ("connections_max", self.connections_max.map(Value::from)),
             ("queues_max", self.queues_max.map(Value::from)),
             ("topics_max", self.topics_max.map(Value::from)),

@@ -92,6 +92,8 @@ pub(crate) struct Inner {
     spec: RwLock<NamespaceSpec>,
     /// It holds as many bytes as it may.
     is_full: AtomicBool,
+    /// Messages are traced: see [`Namespace::set_traced`].
+    is_traced: AtomicBool,
     /// Deleted, though some connections may still hold it: nothing new is made in it.
     is_deleted: AtomicBool,
     config: Arc<BrokerConfig>,
@@ -160,6 +162,7 @@ impl Namespace {
             name: name.into(),
             spec: RwLock::new(spec),
             is_full: AtomicBool::new(false),
+            is_traced: AtomicBool::new(false),
             is_deleted: AtomicBool::new(false),
             config: config.clone(),
             limits: RwLock::new(config.limits),
@@ -283,6 +286,20 @@ impl Namespace {
     #[must_use]
     pub fn is_deleted(&self) -> bool {
         self.0.is_deleted.load(Ordering::SeqCst)
+    }
+
+    /// Whether protocols copy what clients publish and get to the exchange of traces.
+    #[must_use]
+    pub fn is_traced(&self) -> bool {
+        self.0.is_traced.load(Ordering::Relaxed)
+    }
+
+    /// Begins or ends that, for as long as the broker runs.
+    pub fn set_traced(&self, is_traced: bool) {
+        if self.0.is_traced.swap(is_traced, Ordering::Relaxed) != is_traced {
+            // Routes say whether they are traced.
+            self.changed();
+        }
     }
 
     /// The log.

@@ -198,13 +198,22 @@ fn bad_routing_header(name: &[u8], value: Value<'_>) -> Refusal {
 impl<'a> Composed<'a> {
     /// The routing keys in the headers `CC` and `BCC`.
     pub(crate) fn more_keys(&self) -> Vec<&'a [u8]> {
-        let lists = self.table.iter().filter(|(name, _)| matches!(*name, CC | BCC));
-        lists
-            .filter_map(|(_, value)| if let Value::Array(array) = value { Some(array) } else { None })
-            .flat_map(|array| array.iter())
-            .filter_map(|value| if let Value::Text(key) = value { Some(key) } else { None })
-            .collect()
+        keys_in(self.table)
     }
+}
+
+/// The further routing keys in the headers of a property list.
+pub(crate) fn more_keys_of(properties: &[u8]) -> Vec<&[u8]> {
+    keys_in(Properties::parse(properties).ok().and_then(|all| all.headers).unwrap_or_default())
+}
+
+fn keys_in(table: Table<'_>) -> Vec<&[u8]> {
+    let lists = table.iter().filter(|(name, _)| matches!(*name, CC | BCC));
+    lists
+        .filter_map(|(_, value)| if let Value::Array(array) = value { Some(array) } else { None })
+        .flat_map(|array| array.iter())
+        .filter_map(|value| if let Value::Text(key) = value { Some(key) } else { None })
+        .collect()
 }
 
 impl HeaderLookup for Table<'_> {

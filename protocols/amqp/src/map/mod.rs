@@ -19,8 +19,8 @@ mod outgoing;
 mod pid;
 mod text;
 
-pub(crate) use incoming::{Composer, Publish};
-pub(crate) use outgoing::{Renderer, Tells, Told, routed_headers};
+pub(crate) use incoming::{Composer, Publish, more_keys_of};
+pub(crate) use outgoing::{Outgoing, Renderer, Tells, Told, routed_headers};
 pub(crate) use pid::{channel_pid, connection_pid};
 
 use crate::codec::table::{Table, Value};

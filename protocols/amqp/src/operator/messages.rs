@@ -12,6 +12,7 @@ use super::{Operator, Refused};
 use crate::codec::Properties;
 use crate::codec::table::{Table, TableWriter, Value, array_of};
 use crate::error::Refusal;
+use crate::firehose::Firehose;
 use crate::map::{Composer, ORIGIN, Publish, Renderer, Tells, Told, core_arguments};
 use crate::topology::access::{Access, check_user_id};
 use crate::topology::names::REPLY_TO;
@@ -22,6 +23,8 @@ const GET_BYTES_MAX: usize = 16 << 20;
 const GET_MESSAGES_MAX: usize = 10_000;
 /// Bytes of the headers of a message of another protocol.
 const TABLE_BYTES_MAX: usize = 1 << 20;
+/// The name of the connection in traces of what is published without one.
+const HTTP: &str = "http";
 /// The one token of a mailbox.
 const TOKEN: u64 = 1;
 
@@ -244,6 +247,15 @@ impl Operator {
         let mut publisher =
             Publisher::new(client.namespace.clone(), id).with_permissions(client.permissions.clone());
         let routed = publisher.publish(target, &message).map_err(|error| client.publish_refused(error))?;
+        if let Some(queues) = publisher.take_traced() {
+            let firehose = Firehose {
+                namespace: &client.namespace,
+                user: client.permissions.user().unwrap_or_default(),
+                connection: HTTP,
+                channel: 1,
+            };
+            firehose.published(&publish, &more_keys, &queues);
+        }
         let done = publisher.flush().map_err(Refusal::internal)?;
         Ok((routed.destinations > 0 && !routed.refused, done))
     }

@@ -246,12 +246,16 @@ impl Channel {
             }
         }
         let sent = if consumer.no_ack { Count::SentAuto } else { Count::SentManual };
+        let is_traced = shared.is_traced && !deliveries.is_empty();
         count(sent, deliveries.len() as u64);
         count(Count::Redelivered, redelivered);
         if !consumer.no_ack {
             let count = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
             consumer.unacked += count;
             self.unacked_shared += count;
+        }
+        if is_traced && let Some(source) = self.consumers.get(slot as usize).map(|it| it.source.clone()) {
+            self.trace_delivered(&deliveries, &source, table_max, shared);
         }
         deliveries.clear();
         shared.deliveries = deliveries;

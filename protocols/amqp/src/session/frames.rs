@@ -103,6 +103,7 @@ impl Session {
             told: crate::map::Told::default(),
             mailbox: self.mailbox.clone(),
             now_ms: self.broker.clock().steady_ms(),
+            is_traced: false,
             last_write: Completion::Now,
             halt: None,
             pending_confirms: confirms::PendingConfirms::default(),

@@ -80,6 +80,9 @@ impl Channel {
                     |out| out.extend_from_slice(properties),
                     message.body,
                 );
+                if shared.is_traced {
+                    self.trace_delivered(std::slice::from_ref(&delivery), &name, table_max, shared);
+                }
             }
             None if pull.pending => {
                 shared.halt = Some(Halt::ColdRead(self.at(slot).token()));

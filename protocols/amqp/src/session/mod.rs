@@ -32,6 +32,7 @@ mod queues;
 mod shared;
 mod streams;
 mod traced;
+mod tracing;
 mod transaction;
 mod tx;
 mod unacked;
@@ -230,6 +231,7 @@ impl Session {
         (self.turn, self.is_turn_over) = (now, false);
         if let Some(shared) = &mut self.shared {
             shared.now_ms = self.broker.clock().steady_ms();
+            shared.is_traced = shared.namespace.is_traced();
             shared.publisher.begin_turn();
         }
     }

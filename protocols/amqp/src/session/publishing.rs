@@ -120,6 +120,12 @@ impl Channel {
                 if outcome == Count::Returned {
                     write_return(publish, self.number, shared.frame_max, out);
                 }
+                if shared.is_traced
+                    && let Some(queues) = shared.publisher.take_traced()
+                {
+                    let (namespace, connection) = (&shared.client.namespace, &shared.connection);
+                    self.trace_published(publish, &more_keys, &queues, namespace, connection);
+                }
                 Ok(if routed.refused { Answer::Nack } else { Answer::Ack })
             }
             Err(error) => Err(shared.publish_refused(error)),

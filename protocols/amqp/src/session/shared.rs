@@ -78,6 +78,8 @@ pub(super) struct Shared {
     pub(super) mailbox: Arc<Mailbox>,
     /// The time of this turn: milliseconds since 1970.
     pub(super) now_ms: i64,
+    /// Whether the virtual host was traced when this turn began.
+    pub(super) is_traced: bool,
     /// The completion of the last write batch.
     pub(super) last_write: Completion,
     /// Why input is halted, if it is.

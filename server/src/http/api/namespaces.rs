@@ -30,6 +30,8 @@ pub(in crate::http) struct Shown {
     default_queue_type: Option<String>,
     /// Whether it cannot be deleted.
     protected: bool,
+    /// Whether messages are copied to the exchange `amq.rabbitmq.trace`; not kept over a restart.
+    tracing: bool,
     connections_max: Option<u32>,
     queues_max: Option<u32>,
     topics_max: Option<u32>,
@@ -47,6 +49,7 @@ impl Shown {
             tags,
             default_queue_type,
             protected: is_protected,
+            tracing: namespace.is_traced(),
             connections_max,
             queues_max,
             topics_max,
@@ -70,6 +73,9 @@ pub(in crate::http) struct Change {
     /// Whether it cannot be deleted.
     #[schema(nullable = false)]
     pub(in crate::http) protected: Option<bool>,
+    /// Whether messages are copied to the exchange `amq.rabbitmq.trace`, until the broker ends.
+    #[schema(nullable = false)]
+    pub(in crate::http) tracing: Option<bool>,
     #[schema(nullable = false)]
     pub(in crate::http) connections_max: Option<u32>,
     #[schema(nullable = false)]
@@ -173,6 +179,7 @@ pub(in crate::http) fn change_namespace(
 ) -> Result<(bool, Namespace, Completion), Problem> {
     let known = app.broker.namespace(name);
     let created = known.is_none();
+    let tracing = change.tracing;
     let (namespace, completion) = match known {
         Some(namespace) => {
             let completion = app.broker.alter_namespace(name, |spec| change.apply(spec))?;
@@ -184,6 +191,9 @@ pub(in crate::http) fn change_namespace(
             app.broker.create_namespace(name, spec)?
         }
     };
+    if let Some(tracing) = tracing {
+        namespace.set_traced(tracing);
+    }
     caller.did(AuditKind::Topology, if created { "create" } else { "alter" }, "namespace", name);
     caller.tell(if created { "vhost.created" } else { "vhost.updated" }, || {
         let spec = namespace.spec();
@@ -194,6 +204,7 @@ pub(in crate::http) fn change_namespace(
             ("description", spec.description.into()),
             ("tags", Argument::List(tags)),
             ("default_queue_type", kind.into()),
+            ("tracing", namespace.is_traced().into()),
         ])
     });
     Ok((created, namespace, completion))

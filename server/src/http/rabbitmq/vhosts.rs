@@ -31,7 +31,7 @@ fn shown(namespace: &Namespace) -> Value {
         "default_queue_type": kind,
         "metadata": {"description": spec.description, "tags": spec.tags, "default_queue_type": kind},
         "protected_from_deletion": spec.is_protected,
-        "tracing": false,
+        "tracing": namespace.is_traced(),
         "cluster_state": Map::from_iter([(node_name(), json!("running"))]),
         "messages": depth.ready + depth.unacked,
         "messages_ready": depth.ready,
@@ -73,6 +73,7 @@ pub(super) async fn put(
         tags: body.texts("tags")?,
         default_queue_type: body.text("default_queue_type")?.map(str::to_owned),
         protected: body.flag("protected_from_deletion")?,
+        tracing: body.flag("tracing")?,
         ..Change::default()
     };
     durable(&app, move |app| {
