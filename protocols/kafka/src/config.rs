@@ -136,6 +136,11 @@ inver_settings::section! {
         pub describe_page_partitions_max: usize = 2000 => count(1..=100_000_000),
         /// Groups that have members.
         pub groups_max: usize = 100_000 => count(1..=100_000_000),
+        /// Share sessions of all connections. Kafka's default (`group.share.max.share.sessions`).
+        pub share_sessions_max: usize = 2000 => count(1..=1_000_000),
+        /// Bytes of records in one response to a share fetch, but for the first record, whatever the client requests. They
+        /// are encoded for it, in the connection's turn.
+        pub share_fetch_bytes_max: usize = 1 << 20 => bytes(KIB..=GIB),
         /// Bytes of metadata beside a committed offset. Kafka's default.
         pub offset_metadata_bytes_max: usize = 4096 => bytes(0..=GIB),
     }
@@ -166,6 +171,18 @@ inver_settings::section! {
         pub consumer_heartbeat_interval: Duration = Duration::from_secs(5) => milliseconds(10..=DAY_MS),
         /// Time without a heartbeat after which such a member is removed (`group.consumer.session.timeout.ms`).
         pub consumer_session_timeout: Duration = Duration::from_secs(45) => milliseconds(10..=DAY_MS),
+        /// Time between heartbeats that members of a share group are told (`group.share.heartbeat.interval.ms`).
+        pub share_heartbeat_interval: Duration = Duration::from_secs(5) => milliseconds(10..=DAY_MS),
+        /// Time without a heartbeat after which such a member is removed (`group.share.session.timeout.ms`).
+        pub share_session_timeout: Duration = Duration::from_secs(45) => milliseconds(10..=DAY_MS),
+        /// Time after which a record that a member of a share group acquired and did not acknowledge is given to others
+        /// (`group.share.record.lock.duration.ms`).
+        pub share_record_lock_duration: Duration = Duration::from_secs(30) => milliseconds(10..=DAY_MS),
+        /// How often a record is delivered to a share group before it is given up (`group.share.delivery.count.limit`).
+        pub share_deliveries_max: u32 = 5 => count(1..=1000),
+        /// Records of a partition that the members of a share group hold at a time
+        /// (`group.share.partition.max.record.locks`).
+        pub share_record_locks_max: u32 = 2000 => count(1..=1_000_000),
         /// Time that committed offsets are kept after the last member left the group, or, in a group that never had
         /// members, after they were committed. 0: forever.
         pub offsets_retention: Duration = Duration::from_secs(7 * 24 * 60 * 60) => milliseconds(0..=36_500 * DAY_MS),

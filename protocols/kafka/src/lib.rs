@@ -30,6 +30,7 @@ mod sasl;
 mod seeds;
 mod session;
 mod settings;
+mod share;
 mod ticket;
 mod traced;
 mod transactions;

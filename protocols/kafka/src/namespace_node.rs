@@ -76,5 +76,7 @@ impl NamespaceNode {
 pub(crate) fn sweep(broker: &Broker) -> Result<(), SubmitError> {
     namespace_rows::sweep(broker, TABLES)?;
     namespace_rows::sweep(broker, coordinator::TABLES)?;
-    namespace_rows::sweep(broker, coordinator::CONSUMER_TABLES)
+    namespace_rows::sweep(broker, coordinator::CONSUMER_TABLES)?;
+    namespace_rows::sweep(broker, coordinator::SHARE_TABLES)?;
+    namespace_rows::sweep(broker, coordinator::SETTING_TABLES)
 }

@@ -44,6 +44,8 @@ pub(crate) struct Node {
     pub(crate) metrics: Metrics,
     /// Turns of requests that take long: so many are handled at a time, on other threads.
     pub(crate) long_requests: Arc<Semaphore>,
+    /// Places of share sessions.
+    pub(crate) share_sessions: Arc<Semaphore>,
     /// Memory for large requests being received.
     pub(crate) large_requests: Budget,
     /// Memory for records read from disk for a fetch.
@@ -96,6 +98,7 @@ impl Node {
             apis,
             metrics: Metrics::new(apis),
             long_requests: Arc::new(Semaphore::new(long_requests_max())),
+            share_sessions: Arc::new(Semaphore::new(config.limits.share_sessions_max)),
             large_requests: Budget::new(config.limits.large_requests_bytes_max),
             cold_reads: Budget::new(config.limits.fetched_bytes_max),
             ahead_reads: Budget::new(config.limits.read_ahead_bytes_max),

@@ -30,9 +30,10 @@ const RULES: &[Rule] = &[
     ("map", &["access", "codec", "node"]),
     ("settings", &["codec", "config", "map"]),
     ("fetch", &["access", "budget", "codec", "map", "metrics", "node", "response", "traced"]),
-    ("api", &["access", "codec", "config", "coordinator", "error", "fetch", "map", "node", "response", "sasl", "settings", "ticket", "traced", "transactions"]),
+    ("share", &["access", "budget", "codec", "coordinator", "map", "metrics", "node", "response"]),
+    ("api", &["access", "codec", "config", "coordinator", "error", "fetch", "map", "node", "response", "sasl", "settings", "share", "ticket", "traced", "transactions"]),
     ("fuzz", &["api", "codec", "map"]),
-    ("session", &["access", "api", "codec", "error", "fetch", "metrics", "node", "response", "sasl", "ticket"]),
+    ("session", &["access", "api", "codec", "error", "fetch", "metrics", "node", "response", "sasl", "share", "ticket"]),
     ("connection", &["budget", "error", "node", "sasl", "session"]),
 ];
 

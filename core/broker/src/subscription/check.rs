@@ -89,9 +89,21 @@ impl Subscription {
         let _ = self.bytes.set(bytes);
     }
 
-    /// The limits of the queue that it belongs to; none without any.
+    /// Drops messages that were returned more often than this, as far as it belongs to no queue, whose limits would hold.
+    /// They are dropped when they would be delivered next.
+    pub fn limit_deliveries(&self, max: Option<u32>) {
+        self.deliveries_max.store(max.map_or(0, |max| max.saturating_add(1)), Ordering::Relaxed);
+    }
+
+    /// The limits of the queue that it belongs to, or those of its own; none without any.
     pub(crate) fn limits(&self) -> Option<QueueBounds> {
-        self.owner.get()?.limits.bounds()
+        match self.owner.get() {
+            Some(owner) => owner.limits.bounds(),
+            None => {
+                let deliveries_max = self.deliveries_max.load(Ordering::Relaxed).checked_sub(1)?;
+                Some(QueueBounds { deliveries_max: Some(deliveries_max), ..QueueBounds::default() })
+            }
+        }
     }
 
     /// Whether the queue that it belongs to has limits.

@@ -7,6 +7,7 @@ use inver_storage::{Entry, ReadError, StoredBatch, SubmitError};
 use super::damage::Place;
 use super::drops::Dropped;
 use super::pull::AfterPull;
+use super::rooms::Rooms;
 use super::settle::Counted;
 use super::slots::SlotId;
 use super::source::decompress_first;
@@ -42,6 +43,29 @@ impl Consumer {
     /// A consumer that was woken and has no room pulls with a maximum of 0: then another is woken in its place. One
     /// that has too many unacknowledged messages gets none until it acknowledges or requeues some, and is woken then.
     pub fn pull(&mut self, messages_max: usize, bytes_max: usize, into: &mut Vec<Delivery>) -> Pull {
+        self.pull_with(messages_max, bytes_max, into, None)
+    }
+
+    /// As [`pull`](Self::pull), with as many messages of each stream as there is room for; of those that are not named,
+    /// none. Not for subscriptions of the mode [`KeyShared`](crate::Mode::KeyShared), nor for queues.
+    pub fn pull_within(
+        &mut self,
+        rooms: impl IntoIterator<Item = (u32, u32)>,
+        messages_max: usize,
+        bytes_max: usize,
+        into: &mut Vec<Delivery>,
+    ) -> Pull {
+        let rooms = Box::new(rooms.into_iter().collect());
+        self.pull_with(messages_max, bytes_max, into, Some(rooms))
+    }
+
+    fn pull_with(
+        &mut self,
+        messages_max: usize,
+        bytes_max: usize,
+        into: &mut Vec<Delivery>,
+        rooms: Option<Box<Rooms>>,
+    ) -> Pull {
         if self.spec.passive {
             // What other queues must drop may be dead-lettered to this one.
             self.subscription.context.over_length.enforce();
@@ -53,7 +77,9 @@ impl Consumer {
         let mut recheck = false;
         let (pull, acks, consumed, drops) = self.subscription.locked(|state| {
             state.begin_round(now_ms, limits.as_ref(), &mut after.loads);
+            state.rooms = rooms;
             let pull = state.pull(self.slot, &self.spec, messages_max, bytes_max, into, after);
+            state.rooms = None;
             state.release_copies();
             let acked = std::mem::take(&mut after.acked);
             let acks = if acked.is_empty() { Vec::new() } else { state.settle(acked) };

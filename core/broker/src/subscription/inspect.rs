@@ -24,6 +24,8 @@ pub struct Position {
     pub end: u64,
     /// Messages that wait to be delivered.
     pub ready: u64,
+    /// Offsets up to `end` that are not acknowledged, those without a message included.
+    pub left: u64,
 }
 
 /// A consumer of a subscription.
@@ -53,11 +55,13 @@ pub struct QueueMemory {
 }
 
 impl State {
-    fn position_list(&self) -> Vec<(u32, Stream, u64, u64)> {
+    fn position_list(&self) -> Vec<(u32, Stream, u64, u64, u64)> {
         let position = |(partition, source): (usize, &Source)| match source {
             Source::Stream(s) => {
                 let offset = s.cursor.as_ref().map_or(s.position(), |cursor| cursor.position().0);
-                Some((partition as u32, s.stream.clone(), offset, s.ready()))
+                let acked = s.cursor.as_ref().map(|cursor| cursor.acked_above()).unwrap_or_default();
+                let acked = acked.iter().map(|range| range.end.0 - range.start.0).sum();
+                Some((partition as u32, s.stream.clone(), offset, s.ready(), acked))
             }
             Source::Memory(_) => None,
         };
@@ -92,7 +96,9 @@ impl Subscription {
     pub fn positions(&self) -> Vec<Position> {
         let positions = self.locked(|state| state.position_list()).into_iter();
         positions
-            .map(|(partition, stream, offset, ready)| position(partition, &stream, offset, ready))
+            .map(|(partition, stream, offset, ready, acked)| {
+                position(partition, &stream, offset, ready, acked)
+            })
             .collect()
     }
 
@@ -119,7 +125,7 @@ impl Subscription {
     pub fn oldest_ms(&self) -> Result<Option<i64>, ReadError> {
         let positions = self.locked(|state| state.position_list());
         let mut oldest: Option<i64> = None;
-        for (_, stream, offset, _) in positions {
+        for (_, stream, offset, ..) in positions {
             if let Some(at) = peek::timestamp_at(&stream, Offset(offset))? {
                 oldest = Some(oldest.map_or(at, |oldest| oldest.min(at)));
             }
@@ -186,6 +192,8 @@ impl Subscription {
     }
 }
 
-fn position(partition: u32, stream: &Stream, offset: u64, ready: u64) -> Position {
-    Position { partition, offset, start: stream.start().0, end: stream.high_watermark().0, ready }
+fn position(partition: u32, stream: &Stream, offset: u64, ready: u64, acked: u64) -> Position {
+    let (start, end) = (stream.start().0, stream.high_watermark().0);
+    let left = end.saturating_sub(offset.max(start)).saturating_sub(acked);
+    Position { partition, offset, start, end, ready, left }
 }

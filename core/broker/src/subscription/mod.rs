@@ -30,6 +30,7 @@ mod owner;
 mod priorities;
 mod pull;
 mod returned;
+mod rooms;
 mod settle;
 mod sizes;
 mod slots;
@@ -42,7 +43,7 @@ mod undelivered;
 mod waiting;
 mod withdraw;
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
@@ -98,6 +99,8 @@ pub struct Subscription {
     trims: bool,
     /// See [`has_other_addresses`](Self::has_other_addresses).
     other_addresses: AtomicBool,
+    /// See [`limit_deliveries`](Self::limit_deliveries); one more than the limit, so that 0 stands for none.
+    deliveries_max: AtomicU32,
     /// The queue that it belongs to, if any.
     owner: OnceLock<Box<Owner>>,
     /// The bytes that wait in a queue with a byte limit.
@@ -203,6 +206,7 @@ impl Subscription {
             dirty: AtomicBool::new(false),
             trims,
             other_addresses: AtomicBool::new(false),
+            deliveries_max: AtomicU32::new(0),
             owner: OnceLock::new(),
             bytes: OnceLock::new(),
             made: OnceLock::new(),

@@ -118,8 +118,13 @@ impl State {
             {
                 break (newer, None);
             }
-            let first = self.requeued.first_key_value().map(|(id, requeued)| (*id, *requeued));
-            if let Some(peeked) = self.peeked.take_if(|peeked| first.is_none_or(|(id, _)| peeked.id < id)) {
+            let first = self.first_requeued();
+            let rooms = self.rooms.as_deref();
+            let is_next = |peeked: &mut Box<Delivery>| {
+                rooms.is_none_or(|rooms| rooms.has(peeked.id.partition))
+                    && first.is_none_or(|(id, _)| peeked.id < id)
+            };
+            if let Some(peeked) = self.peeked.take_if(is_next) {
                 break (*peeked, None);
             }
             let Some((id, Requeued { redelivered, drop_reason, .. })) = first else {
@@ -162,6 +167,10 @@ impl State {
     fn next_of_sources(&mut self, read_bytes: usize, loads: &mut Vec<Load>) -> Option<Delivery> {
         for _ in 0..self.sources.len() {
             let at = self.next_source;
+            if self.rooms.as_ref().is_some_and(|rooms| !rooms.has(at as u32)) {
+                self.next_source = (at + 1) % self.sources.len();
+                continue;
+            }
             match self.sources.get_mut(at)?.take(read_bytes) {
                 Offer::Taken(Taken { offset, record, topic, redelivered }) => {
                     let id = DeliveryId { partition: at as u32, offset };

@@ -94,6 +94,7 @@ impl State {
             };
             count += 1;
             bytes += size(&delivery.record);
+            self.rooms.iter_mut().for_each(|rooms| rooms.take(delivery.id.partition));
             if spec.auto_ack {
                 after.acked.push(delivery.id);
             } else {
@@ -166,6 +167,12 @@ impl State {
                 self.slots.announce(slot, self.limits.now_ms);
             }
             return Pull { more: true, ..Pull::default() };
+        }
+        if self.leaves_messages() {
+            // What waits is not for this pull: it must not hold up others, nor be woken for that.
+            self.slots.let_pass(slot);
+            self.wake_waiting();
+            return Pull { left: true, ..Pull::default() };
         }
         self.slots.wait(slot);
         // A passive consumer has no slot to wait in: it is woken at the end of a commit or a load.

@@ -14,6 +14,7 @@ use rustc_hash::FxHashMap;
 use super::keys::KeyOwners;
 use super::limits::LimitState;
 use super::priorities::Priorities;
+use super::rooms::Rooms;
 use super::slots::{Assigned, Slot, SlotId, Slots, Wakeups};
 use super::source::memory::{Pushed, spill_made};
 use super::source::{MemoryBounds, MemorySource, Source, StreamSource, delivered_key};
@@ -67,6 +68,8 @@ pub(super) struct State {
     /// The next messages cannot be read, and consumers are to learn it.
     pub(super) unreadable: bool,
     pub(super) limits: LimitState,
+    /// The pull under way takes from some streams only.
+    pub(super) rooms: Option<Box<Rooms>>,
     pub(super) wakeups: Wakeups,
     pub(super) clock: Clock,
 }
@@ -135,6 +138,7 @@ impl State {
             closed: false,
             unreadable: false,
             limits: LimitState::default(),
+            rooms: None,
             wakeups: Wakeups::new(),
             clock,
         }

@@ -53,6 +53,8 @@ pub struct Pull {
     pub pending: bool,
     /// The subscription was deleted.
     pub cancelled: bool,
+    /// A [pull within rooms](super::Consumer::pull_within) left messages for which it had none: no wake-up follows.
+    pub left: bool,
     /// Its next messages cannot be read: this consumer gets none any more. One that attaches later tries again.
     pub unreadable: bool,
 }

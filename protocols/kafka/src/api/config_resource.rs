@@ -11,6 +11,7 @@ use super::reply::Refusal;
 use crate::access;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::text::Str;
+use crate::coordinator::group_settings::{GroupValues, ShareSettings};
 use crate::map;
 use crate::settings::topic;
 
@@ -30,6 +31,7 @@ pub(super) mod source {
     pub(in crate::api) const DYNAMIC_DEFAULT_BROKER: i8 = 3;
     pub(in crate::api) const STATIC_BROKER: i8 = 4;
     pub(in crate::api) const DEFAULT: i8 = 5;
+    pub(in crate::api) const GROUP: i8 = 8;
 }
 
 /// The settings set on a topic.
@@ -96,6 +98,9 @@ pub(super) fn alter(
     after: impl FnOnce(&TopicConfig) -> Result<TopicConfig, Refusal>,
 ) -> Result<Completion, Refusal> {
     check(cx, Operation::AlterConfigs, kind, name)?;
+    if kind == kind::GROUP {
+        return alter_group(cx, name, validate_only, after(&cx.coordinator().values_of(name))?);
+    }
     let mut after = after(&*alterable(cx, kind, name)?)?;
     topic::check(name, &mut after).map_err(|text| (ErrorCode::INVALID_CONFIG, text))?;
     if validate_only {
@@ -103,6 +108,28 @@ pub(super) fn alter(
     }
     let altered = cx.namespace().alter_config(name, after);
     altered.map(Completion::At).map_err(|error| (map::topic::error_code(&error), error.to_string()))
+}
+
+/// Replaces the settings of a group.
+fn alter_group(
+    cx: &RequestContext<'_>,
+    name: &str,
+    validate_only: bool,
+    after: GroupValues,
+) -> Result<Completion, Refusal> {
+    let invalid = |text| (ErrorCode::INVALID_CONFIG, text);
+    if name.is_empty() {
+        return Err((ErrorCode::INVALID_REQUEST, "Default group resources are not allowed.".to_owned()));
+    }
+    ShareSettings::of(&cx.config().groups, &after).map_err(invalid)?;
+    if !cx.coordinator().has_room_for_values(name) {
+        return Err((ErrorCode::POLICY_VIOLATION, "Too many groups have settings.".to_owned()));
+    }
+    if validate_only {
+        return Ok(Completion::Now);
+    }
+    let set = cx.coordinator().set_values(&name.into(), after);
+    set.map_err(|error| (ErrorCode::KAFKA_STORAGE_ERROR, error.to_string()))
 }
 
 /// The refusal of a change of the node's settings.

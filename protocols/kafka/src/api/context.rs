@@ -23,6 +23,7 @@ use crate::map::partition::partition_index;
 use crate::node::Node;
 use crate::response::throttle_ms;
 use crate::sasl::Sasl;
+use crate::share::Sharer;
 use crate::ticket::{Claim, Ticket};
 use crate::traced::TracedClient;
 
@@ -42,6 +43,8 @@ pub(crate) struct RequestContext<'a> {
     pub(crate) sasl: &'a mut Sasl,
     /// The connection's fetches; for Fetch.
     pub(crate) fetcher: &'a mut Fetcher,
+    /// The connection's share sessions, once it has one; for ShareFetch and ShareAcknowledge.
+    pub(crate) sharer: &'a mut Option<Box<Sharer>>,
     /// The quotas that concern the client.
     pub(crate) quotas: Option<&'a AppliedQuotas>,
     /// Until when the connection is not read after this request.
@@ -178,6 +181,13 @@ impl<'a> RequestContext<'a> {
     /// A partition of the topic with this name.
     pub(crate) fn partition(&self, topic: &str, index: i32) -> Option<Arc<Partition>> {
         self.namespace().topic(topic)?.partition(partition_index(index)?)
+    }
+
+    /// The connection's share sessions.
+    pub(crate) fn sharer(&mut self) -> &mut Sharer {
+        self.sharer.get_or_insert_with(|| {
+            Box::new(Sharer::new(self.fetcher.node(), self.access.clone(), self.mailbox.clone()))
+        })
     }
 
     /// A ticket for a response that another task gives, and the claim for the reply.

@@ -1,4 +1,4 @@
-//! DescribeConfigs: the settings of topics and of the node.
+//! DescribeConfigs: the settings of topics, groups and the node.
 
 use std::ops::RangeInclusive;
 
@@ -11,6 +11,7 @@ use super::reply::{Refusal, Reply, message};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
+use crate::coordinator::group_settings::SETTINGS;
 use crate::settings::dynamic::{self, Scope};
 use crate::settings::{node, synonyms, topic};
 
@@ -87,7 +88,8 @@ impl Handler for DescribeConfigs {
             let configs = checked.and_then(|()| match kind {
                 kind::TOPIC => topic_settings(cx, resource, &request),
                 kind::BROKER => node_settings(cx, resource, &request),
-                kind::BROKER_LOGGER | kind::GROUP => Ok(Vec::new()),
+                kind::BROKER_LOGGER => Ok(Vec::new()),
+                kind::GROUP => Ok(group_settings(cx, resource, &request)),
                 other => Err((ErrorCode::INVALID_REQUEST, format!("unsupported resource type {other}"))),
             });
             let (configs, error_code, error_message) = match configs {
@@ -144,6 +146,40 @@ fn topic_settings(
         }
     });
     Ok(described.collect())
+}
+
+fn group_settings(
+    cx: &RequestContext<'_>,
+    resource: &DescribeConfigsResource,
+    request: &DescribeConfigsRequest,
+) -> Vec<DescribeConfigsResourceResult> {
+    let set = cx.coordinator().values_of(&resource.resource_name);
+    let requested = SETTINGS.iter().filter(|setting| is_requested(resource, setting.name));
+    let described = requested.map(|setting| {
+        let default = (setting.default(&cx.config().groups), source::DEFAULT);
+        let own = set.get(setting.name).map(|value| (value.clone(), source::GROUP));
+        let values: Vec<(String, i8)> = own.into_iter().chain([default]).collect();
+        let synonym = |(value, source): &(String, i8)| DescribeConfigsSynonym {
+            name: Str::from_static(setting.name),
+            value: message(value.as_str()),
+            source: *source,
+        };
+        DescribeConfigsResourceResult {
+            name: Str::from_static(setting.name),
+            config_source: values.first().map_or(source::DEFAULT, |(_, source)| *source),
+            synonyms: if request.include_synonyms {
+                values.iter().map(synonym).collect()
+            } else {
+                Vec::new()
+            },
+            value: values.into_iter().next().and_then(|(value, _)| message(value)),
+            read_only: false,
+            is_sensitive: false,
+            config_type: setting.config_type,
+            documentation: request.include_documentation.then(|| Str::from_static(setting.documentation)),
+        }
+    });
+    described.collect()
 }
 
 /// The node's settings under Kafka's names. Of all brokers (an empty name), only what clients have set.

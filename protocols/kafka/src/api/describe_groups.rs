@@ -77,7 +77,9 @@ impl Handler for DescribeGroups {
             let authorized_operations = authorized_operations::group(cx.access, includes, &group_id);
             let group = match cx.coordinator().with_group(&group_id, describe) {
                 Some(group) => group,
-                None if cx.coordinator().has_consumer_group(&group_id) => {
+                None if cx.coordinator().has_consumer_group(&group_id)
+                    || cx.coordinator().has_share_group(&group_id) =>
+                {
                     unknown(format!("Group {group_id} is not a classic group."), cx.version())
                 }
                 None if cx.coordinator().has_committed_offsets(&group_id) => {

@@ -10,10 +10,12 @@ pub(super) struct Feature {
 }
 
 /// The features, those of Kafka 4.4 whose APIs are there.
-pub(super) const FEATURES: [Feature; 3] = [
+pub(super) const FEATURES: [Feature; 4] = [
     Feature { name: "metadata.version", min: 7, level: 33 },
     // The broker makes the assignment of consumer groups (KIP-848).
     Feature { name: "group.version", min: 0, level: 1 },
+    // Share groups (KIP-932).
+    Feature { name: "share.version", min: 0, level: 1 },
     // Producers tell by it how transactions work: as KIP-890 has it.
     Feature { name: "transaction.version", min: 0, level: 2 },
 ];

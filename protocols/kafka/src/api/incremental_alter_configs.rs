@@ -1,4 +1,4 @@
-//! IncrementalAlterConfigs: changes settings of topics one by one (KIP-339).
+//! IncrementalAlterConfigs: changes settings of topics and groups one by one (KIP-339).
 
 use std::ops::RangeInclusive;
 
@@ -12,6 +12,7 @@ use super::reply::{Refusal, Reply};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::messages::messages;
 use crate::codec::text::Str;
+use crate::coordinator::group_settings::GroupValues;
 use crate::settings::dynamic;
 use crate::settings::topic::{self, Defaults};
 
@@ -97,6 +98,11 @@ fn alter(
         config_resource::check(cx, inver_access::Operation::AlterConfigs, kind, name)?;
         return alter_broker(cx, name, operations, validate_only);
     }
+    if kind == config_resource::kind::GROUP {
+        return config_resource::alter(cx, kind, name, validate_only, |before| {
+            apply_to_group(before, operations)
+        });
+    }
     let defaults = Defaults::of(name, cx.namespace(), cx.config());
     config_resource::alter(cx, kind, name, validate_only, |before| apply(&defaults, before, operations))
 }
@@ -131,6 +137,22 @@ fn alter_broker(
         completion = completion.and(set);
     }
     Ok(completion)
+}
+
+/// The settings of a group after operations, none of which is a list.
+fn apply_to_group(before: &GroupValues, operations: Vec<(Str, Operation)>) -> Result<GroupValues, Refusal> {
+    let mut after = before.clone();
+    for (name, operation) in operations {
+        match operation {
+            Operation::Delete => drop(after.remove(name.as_str())),
+            Operation::Change(Change::Set(value)) => drop(after.insert(name.to_string(), value)),
+            Operation::Change(Change::Append(_) | Change::Subtract(_)) => {
+                let text = format!("Can't APPEND or SUBTRACT to key {name} because its type is not LIST.");
+                return Err((ErrorCode::INVALID_CONFIG, text));
+            }
+        }
+    }
+    Ok(after)
 }
 
 /// The operation that deletes a setting.

@@ -82,6 +82,12 @@ impl Handler for ListConfigResources {
             let resource_name = cx.config().node_id.to_string().into();
             config_resources.push(ConfigResource { resource_name, resource_type: kind::BROKER });
         }
+        if is_requested(kind::GROUP) {
+            let groups = cx.coordinator().groups_with_values().into_iter();
+            config_resources.extend(
+                groups.map(|resource_name| ConfigResource { resource_name, resource_type: kind::GROUP }),
+            );
+        }
         Reply::now(ListConfigResourcesResponse {
             throttle_time_ms: 0,
             error_code: ErrorCode::NONE,

@@ -38,11 +38,6 @@ messages! {
 /// The ListGroups API.
 pub struct ListGroups;
 
-/// Type of groups whose members make the assignment.
-const CLASSIC: &str = "classic";
-/// Type of groups whose assignment the broker makes (KIP-848).
-const CONSUMER: &str = "consumer";
-
 impl Handler for ListGroups {
     const KEY: i16 = 16;
     const VERSIONS: RangeInclusive<i16> = 0..=5;
@@ -54,7 +49,7 @@ impl Handler for ListGroups {
     type Response = ListGroupsResponse;
 
     fn handle(cx: &mut RequestContext<'_>, request: ListGroupsRequest) -> Reply<ListGroupsResponse> {
-        let type_of = |group: &Listed| if group.is_consumer { CONSUMER } else { CLASSIC };
+        let type_of = |group: &Listed| group.kind.name();
         let all = cx.access.may_cluster(Operation::Describe);
         let listed = cx.coordinator().list().into_iter();
         let wanted = listed

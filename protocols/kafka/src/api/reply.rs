@@ -28,6 +28,8 @@ pub(crate) enum Reply<R> {
     },
     /// The response of the connection's fetcher to the fetch with this number.
     Fetch(u64),
+    /// The response of the connection's share sessions to the share fetch with this number.
+    ShareFetch(u64),
     /// The response follows when the connection has checked the credentials.
     Authenticate(Credentials),
     /// The client is authenticated: the response follows once it is admitted.
@@ -54,6 +56,7 @@ impl<R> Reply<R> {
             Reply::Deferred(claim) => Reply::Deferred(claim),
             Reply::Member { claim, group, member_id } => Reply::Member { claim, group, member_id },
             Reply::Fetch(number) => Reply::Fetch(number),
+            Reply::ShareFetch(number) => Reply::ShareFetch(number),
             Reply::Authenticate(credentials) => Reply::Authenticate(credentials),
             Reply::Admit(identity, response) => Reply::Admit(identity, convert(response)),
             Reply::None => Reply::None,

@@ -7,6 +7,7 @@ mod delegation;
 mod mutations;
 mod namespaces;
 mod scram;
+mod share_groups;
 mod transactions;
 
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ use crate::config::{KafkaConfig, ReplicationFactor};
 use crate::fetch::Fetcher;
 use crate::node::Node;
 use crate::sasl::Sasl;
+use crate::share::Sharer;
 use crate::ticket::Claimed;
 
 /// What a connection would provide.
@@ -45,6 +47,7 @@ struct Fixture {
     access: Access,
     sasl: Sasl,
     fetcher: Fetcher,
+    sharer: Option<Box<Sharer>>,
     topics: TopicCache,
     quotas: Option<Arc<AppliedQuotas>>,
     /// What the last response told, if it has such a field.
@@ -75,6 +78,7 @@ fn fixture_with(kafka: KafkaConfig) -> Fixture {
         place: None,
         access: node.before_login(),
         fetcher: Fetcher::new(node.clone(), node.before_login(), mailbox.clone()),
+        sharer: None,
         topics: TopicCache::default(),
         quotas: None,
         throttle_time_ms: 0,
@@ -129,6 +133,7 @@ impl Fixture {
         };
         let (access, place) = self.node.admit(&admission).unwrap();
         (self.access, self.place) = (access, Some(place));
+        self.sharer = None;
         self.fetcher = Fetcher::new(self.node.clone(), self.access.clone(), self.mailbox.clone());
         self.sasl.accept(identity);
     }
@@ -152,6 +157,7 @@ impl Fixture {
             access: &self.access,
             sasl: &mut self.sasl,
             fetcher: &mut self.fetcher,
+            sharer: &mut self.sharer,
             quotas: self.quotas.as_deref(),
             held_until: None,
             request_bytes: 0,

@@ -5,6 +5,7 @@ use inver_broker::{Completion, Group, GroupCoordinator, GroupError, GroupMember,
 
 use super::consumer::ConsumerGroup;
 use super::group::State;
+use super::share::ShareGroup;
 use super::{ClientGroup, Coordinator};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::reader::Reader;
@@ -14,13 +15,17 @@ impl GroupCoordinator for Coordinator {
     fn groups(&self) -> Vec<String> {
         let mut ids: Vec<String> = self.groups.read().keys().map(ToString::to_string).collect();
         ids.extend(self.consumers.read().keys().map(ToString::to_string));
+        ids.extend(self.shares.read().keys().map(ToString::to_string));
         ids
     }
 
     fn group(&self, id: &str) -> Option<Group> {
         let id = Str::from(id);
         let of_consumers = |group: &ConsumerGroup| self.shown_consumers(group);
-        self.with_group(&id, shown).or_else(|| self.with_consumer_group(&id, of_consumers))
+        let of_shares = |group: &ShareGroup| self.shown_shares(group);
+        self.with_group(&id, shown)
+            .or_else(|| self.with_consumer_group(&id, of_consumers))
+            .or_else(|| self.with_share_group(&id, of_shares))
     }
 
     fn delete(&self, id: &str) -> Result<Completion, GroupError> {
@@ -46,6 +51,21 @@ impl Coordinator {
             client: member.client_id.to_string(),
             address: member.client_host.to_string(),
             assigned: member.assigned.iter().filter_map(name).collect(),
+        });
+        Group { state: group.state().name(), protocol: "kafka", members: members.collect() }
+    }
+
+    fn shown_shares(&self, group: &ShareGroup) -> Group {
+        let partitions = |(topic, count): (u128, i32)| {
+            let topic = self.namespace.topic_by_id(TopicId(topic))?;
+            let name = topic.name().to_owned();
+            Some((0..u32::try_from(count).ok()?).map(move |partition| (name.clone(), partition)))
+        };
+        let members = group.members().map(|member| GroupMember {
+            id: member.id.to_string(),
+            client: member.client_id.to_string(),
+            address: member.client_host.to_string(),
+            assigned: group.topics_of(member).into_iter().filter_map(partitions).flatten().collect(),
         });
         Group { state: group.state().name(), protocol: "kafka", members: members.collect() }
     }

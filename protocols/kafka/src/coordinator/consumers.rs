@@ -14,7 +14,7 @@ use super::consumer::{
     Answer, Changes, ConsumerGroup, ConsumerState, Heartbeat, JOIN, Refusal, Topics, split_key,
 };
 use super::group::Group;
-use super::{ClientGroup, ConsumerCell, ConsumerHandle, Coordinator, unstored};
+use super::{ClientGroup, ConsumerCell, ConsumerHandle, Coordinator, unavailable, unstored};
 use crate::codec::error_code::ErrorCode;
 use crate::codec::text::Str;
 
@@ -103,6 +103,9 @@ impl Coordinator {
         let mut classic = self.groups.write();
         if let Some(known) = self.find_consumers(group) {
             return Ok(known);
+        }
+        if self.has_share_group(group) {
+            return Err(not_found(group));
         }
         if !self.has_room(&classic, group) {
             return Err(unavailable("There are too many groups."));
@@ -296,11 +299,6 @@ impl Coordinator {
         }
         Ok(())
     }
-}
-
-/// The error after which clients try again.
-fn unavailable(text: &'static str) -> Refusal {
-    Refusal::new(ErrorCode::COORDINATOR_NOT_AVAILABLE, text)
 }
 
 /// The error for a group of the other protocol, or none.

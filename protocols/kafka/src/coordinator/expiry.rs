@@ -56,6 +56,7 @@ impl Coordinator {
             yield_at_times(place).await;
             self.delete_consumers_if_unused(group);
         }
+        self.delete_unused_shares();
     }
 
     /// Deletes transactional ids that no producer has used for long.

@@ -1,7 +1,8 @@
 //! The coordinator of all groups of a namespace.
 //!
 //! Owns the groups, their timeouts and their stored form. Each group is a state machine ([`group`] for the classic protocol,
-//! [`consumer`] for that in which the broker assigns) behind a lock of its own, which is never held over a wait. Responses
+//! [`consumer`] for that in which the broker assigns,
+//! [`share`] for share groups) behind a lock of its own, which is never held over a wait. Responses
 //! leave through tickets, after the lock is released. A group's rows are written under its lock, so that the order in the log
 //! is the order of transitions.
 
@@ -10,7 +11,10 @@ pub(crate) mod consumer;
 mod consumers;
 mod expiry;
 pub(crate) mod group;
+pub(crate) mod group_settings;
 mod row;
+pub(crate) mod share;
+pub(crate) mod shares;
 mod waiter;
 
 use std::collections::{HashMap, HashSet};
@@ -24,8 +28,10 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use self::consumer::ConsumerGroup;
+use self::consumer::{ConsumerGroup, Refusal};
 use self::group::{Group, Join, Joined, Leave, State, Sync, Synced};
+use self::group_settings::GroupValues;
+use self::share::{LockRegistry, ShareGroup};
 pub(crate) use self::waiter::Waiter;
 use self::waiter::deliver;
 use crate::codec::error_code::ErrorCode;
@@ -38,6 +44,12 @@ pub(crate) const TABLES: Tables = Tables { plain: "kafka-groups", numbered: "kaf
 /// Tables of the rows of groups whose assignment the broker makes.
 pub(crate) const CONSUMER_TABLES: Tables =
     Tables { plain: "kafka-consumer-groups", numbered: "kafka-consumer-groups-of" };
+/// Tables of the rows of share groups.
+pub(crate) const SHARE_TABLES: Tables =
+    Tables { plain: "kafka-share-groups", numbered: "kafka-share-groups-of" };
+/// Tables of the rows of groups' settings.
+pub(crate) const SETTING_TABLES: Tables =
+    Tables { plain: "kafka-group-settings", numbered: "kafka-group-settings-of" };
 
 /// The protocol type of consumers.
 const CONSUMER: &str = "consumer";
@@ -68,6 +80,15 @@ struct ConsumerCell {
 
 type ConsumerHandle = Arc<Mutex<ConsumerCell>>;
 
+/// A share group, likewise.
+struct ShareCell {
+    group: ShareGroup,
+    wake_at_ms: Option<i64>,
+    held: Held,
+}
+
+type ShareHandle = Arc<Mutex<ShareCell>>;
+
 /// The coordinator of all groups of a namespace.
 pub(crate) struct Coordinator {
     broker: Broker,
@@ -76,10 +97,16 @@ pub(crate) struct Coordinator {
     limits: GroupLimits,
     groups_max: usize,
     transactional_id_expiration: Duration,
-    /// Locked before `consumers`; an id is in one of both.
+    /// Locked before `consumers`, and that before `shares`; an id is in one of them.
     groups: RwLock<HashMap<Str, Handle>>,
     consumer_rows: NamespaceRows,
     consumers: RwLock<HashMap<Str, ConsumerHandle>>,
+    share_rows: NamespaceRows,
+    shares: RwLock<HashMap<Str, ShareHandle>>,
+    record_locks: LockRegistry,
+    setting_rows: NamespaceRows,
+    /// The settings that are set on groups.
+    values: RwLock<HashMap<Str, GroupValues>>,
     /// Ids of groups with a timeout, in milliseconds since `start`: session timeouts follow monotonic time.
     timeouts: Timers<Str>,
     start: Instant,
@@ -90,13 +117,34 @@ pub(crate) struct Coordinator {
     over: Notify,
 }
 
+/// The protocol of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GroupKind {
+    /// Members make the assignment.
+    Classic,
+    /// The broker makes it (KIP-848).
+    Consumer,
+    /// Members share records (KIP-932).
+    Share,
+}
+
+impl GroupKind {
+    /// Its name in Kafka.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            GroupKind::Classic => "classic",
+            GroupKind::Consumer => "consumer",
+            GroupKind::Share => "share",
+        }
+    }
+}
+
 /// An entry of the list of groups.
 pub(crate) struct Listed {
     pub(crate) id: Str,
     pub(crate) state: &'static str,
     pub(crate) protocol_type: Str,
-    /// Whether the broker makes the assignment.
-    pub(crate) is_consumer: bool,
+    pub(crate) kind: GroupKind,
 }
 
 impl Coordinator {
@@ -106,6 +154,8 @@ impl Coordinator {
             start: broker.clock().now(),
             rows: NamespaceRows::new(broker.clone(), TABLES, &namespace),
             consumer_rows: NamespaceRows::new(broker.clone(), CONSUMER_TABLES, &namespace),
+            share_rows: NamespaceRows::new(broker.clone(), SHARE_TABLES, &namespace),
+            setting_rows: NamespaceRows::new(broker.clone(), SETTING_TABLES, &namespace),
             broker,
             namespace,
             limits: config.groups.clone(),
@@ -113,6 +163,9 @@ impl Coordinator {
             transactional_id_expiration: config.transactions.id_expiration,
             groups: RwLock::default(),
             consumers: RwLock::default(),
+            shares: RwLock::default(),
+            record_locks: LockRegistry::default(),
+            values: RwLock::default(),
             timeouts: Timers::default(),
             is_running: AtomicBool::new(false),
             room_made_at_ms: AtomicI64::new(i64::MIN),
@@ -120,6 +173,7 @@ impl Coordinator {
         });
         coordinator.recover();
         coordinator.recover_consumers();
+        coordinator.recover_shares();
         let administered: Weak<Coordinator> = Arc::downgrade(&coordinator);
         coordinator.namespace.set_group_coordinator(administered);
         coordinator
@@ -182,6 +236,7 @@ impl Coordinator {
         for (at_ms, id) in self.timeouts.take(self.elapsed_ms(now)) {
             let Some(handle) = self.find(&id) else {
                 self.consumers_timed_out(&id, at_ms);
+                self.shares_timed_out(&id, at_ms);
                 continue;
             };
             let mut cell = handle.lock();
@@ -208,6 +263,7 @@ impl Coordinator {
         let rows = self.rows.all();
         let mut deletions = rows.iter().map(|(key, _)| self.rows.delete(key).map(drop));
         let deleted = deletions.try_for_each(|deleted| deleted).and_then(|()| self.forget_consumers());
+        let deleted = deleted.and_then(|()| self.forget_shares());
         if let Err(error) = deleted {
             tracing::error!(%error, "failed to delete the groups of a deleted namespace");
         }
@@ -308,6 +364,7 @@ impl Coordinator {
             handles.iter().for_each(|handle| self.delete_if_unused(handle));
             let consumers: Vec<Str> = self.consumers.read().keys().cloned().collect();
             consumers.iter().for_each(|group| self.delete_consumers_if_unused(group));
+            self.delete_unused_shares();
         }
     }
 
@@ -316,7 +373,7 @@ impl Coordinator {
     }
 
     fn groups_count(&self) -> usize {
-        self.groups.read().len() + self.consumers.read().len()
+        self.groups.read().len() + self.consumers.read().len() + self.shares.read().len()
     }
 
     fn find_or_create(&self, group: &Str) -> Result<Handle, ErrorCode> {
@@ -335,6 +392,9 @@ impl Coordinator {
         if let Some(handle) = groups.get(group) {
             return Ok(handle.clone());
         }
+        if self.has_share_group(group) {
+            return Err(ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
+        }
         if !self.has_room(&groups, group) {
             return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE);
         }
@@ -350,7 +410,7 @@ impl Coordinator {
     fn has_room(&self, groups: &HashMap<Str, Handle>, group: &Str) -> bool {
         let consumers = self.consumers.read();
         let makes_way = groups.contains_key(group) || consumers.contains_key(group);
-        groups.len() + consumers.len() < self.groups_max + usize::from(makes_way)
+        groups.len() + consumers.len() + self.shares.read().len() < self.groups_max + usize::from(makes_way)
     }
 
     fn cell(&self, group: ClientGroup) -> Cell {
@@ -487,6 +547,7 @@ impl Coordinator {
                     cell.group.check_commit(member_id, generation)?;
                     commit()
                 }
+                None if self.has_share_group(group) => Err(ErrorCode::GROUP_ID_NOT_FOUND),
                 None if generation >= 0 => Err(ErrorCode::ILLEGAL_GENERATION),
                 None => commit(),
             },
@@ -509,7 +570,7 @@ impl Coordinator {
                 id: cell.group.id().clone(),
                 state: cell.group.state().name(),
                 protocol_type: cell.group.protocol_type().cloned().unwrap_or_default(),
-                is_consumer: false,
+                kind: GroupKind::Classic,
             }
         };
         let mut all: Vec<Listed> = handles.iter().map(listed).collect();
@@ -517,14 +578,21 @@ impl Coordinator {
         all.extend(consumers.iter().map(|handle| {
             let cell = handle.lock();
             let (id, state) = (cell.group.id().clone(), cell.group.state().name());
-            Listed { id, state, protocol_type: Str::from_static(CONSUMER), is_consumer: true }
+            Listed { id, state, protocol_type: Str::from_static(CONSUMER), kind: GroupKind::Consumer }
+        }));
+        let shares: Vec<ShareHandle> = self.shares.read().values().cloned().collect();
+        all.extend(shares.iter().map(|handle| {
+            let cell = handle.lock();
+            let (id, state) = (cell.group.id().clone(), cell.group.state().name());
+            let kind = GroupKind::Share;
+            Listed { id, state, protocol_type: Str::from_static(kind.name()), kind }
         }));
         let known: HashSet<Str> = all.iter().map(|group| group.id.clone()).collect();
         for group in self.namespace.committed_offsets().groups() {
             if !known.contains(group.as_str()) {
                 let id = Str::from(group);
                 let (state, protocol_type) = (State::Empty.name(), Str::default());
-                all.push(Listed { id, state, protocol_type, is_consumer: false });
+                all.push(Listed { id, state, protocol_type, kind: GroupKind::Classic });
             }
         }
         all.sort_by(|a, b| a.id.cmp(&b.id));
@@ -533,6 +601,9 @@ impl Coordinator {
 
     /// Deletes a group without members, and its committed offsets.
     pub(crate) fn delete(&self, group: &Str) -> Result<Completion, ErrorCode> {
+        if let Some(deleted) = self.delete_shares(group)? {
+            return Ok(deleted);
+        }
         self.check_no_members(group, ErrorCode::NON_EMPTY_GROUP)?;
         let mut groups = self.groups.write();
         let deleted = match groups.get(group).cloned() {
@@ -580,6 +651,11 @@ pub(crate) fn refuse_sync(sync: Sync<Waiter<Synced>>, error: ErrorCode) {
 fn unstored(group: &Str, error: &SubmitError) -> ErrorCode {
     tracing::error!(%group, %error, "failed to store a group");
     ErrorCode::COORDINATOR_NOT_AVAILABLE
+}
+
+/// The error after which clients try again.
+fn unavailable(text: &'static str) -> Refusal {
+    Refusal::new(ErrorCode::COORDINATOR_NOT_AVAILABLE, text)
 }
 
 /// The error for a member of a group that does not exist.

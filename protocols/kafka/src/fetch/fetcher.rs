@@ -85,6 +85,11 @@ impl Fetcher {
         }
     }
 
+    /// The node.
+    pub(crate) fn node(&self) -> Arc<Node> {
+        self.node.clone()
+    }
+
     /// Sets the quotas that concern the client from now on.
     pub(crate) fn limit(&mut self, quotas: Option<Arc<AppliedQuotas>>) {
         self.quotas = quotas;

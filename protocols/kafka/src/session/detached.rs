@@ -69,6 +69,7 @@ impl Detached {
             held_until: None,
             request_bytes,
             now: started,
+            sharer: &mut None,
             topics: &mut TopicCache::default(),
             mailbox: &mailbox,
             is_detached: true,

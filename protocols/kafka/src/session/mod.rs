@@ -34,6 +34,7 @@ use crate::api::handler::Handler;
 use crate::api::produce::Produce;
 use crate::api::reply::Reply;
 use crate::api::sasl_authenticate;
+use crate::api::share_fetch::ShareFetch;
 use crate::codec::api::Api;
 use crate::codec::error_code::ErrorCode;
 use crate::codec::frame::{Frame, FrameWriter};
@@ -46,6 +47,7 @@ use crate::metrics::NAME;
 use crate::node::Node;
 use crate::response::encode;
 use crate::sasl::{Credentials, Sasl, Step};
+use crate::share::Sharer;
 
 /// For how long a client's requests may wait where connections come faster than a quota allows. Beyond it the connection is
 /// closed; clients connect again.
@@ -72,6 +74,8 @@ pub(crate) struct Session {
     mailbox: Arc<Mailbox>,
     pipeline: Pipeline,
     fetcher: Fetcher,
+    /// There once it has fetched as a member of a share group.
+    sharer: Option<Box<Sharer>>,
     topics: TopicCache,
     /// Memory that small responses share.
     arena: BytesMut,
@@ -94,6 +98,7 @@ impl Session {
             sasl: Sasl::new(),
             place: None,
             fetcher: Fetcher::new(node.clone(), access.clone(), mailbox.clone()),
+            sharer: None,
             access,
             mailbox,
             pipeline: Pipeline::default(),
@@ -124,6 +129,7 @@ impl Session {
         (self.access, self.place) = (access, Some(place));
         self.access.node.coordinator.start();
         self.fetcher = Fetcher::new(self.node.clone(), self.access.clone(), self.mailbox.clone());
+        self.sharer = None;
         self.topics = TopicCache::default();
         self.sasl.accept(identity);
         Ok(())
@@ -245,7 +251,7 @@ impl Session {
         self.pipeline.begin(header.api.key, now);
         match header.api.key {
             Produce::KEY => _ = self.publisher.get_or_insert_default(),
-            Fetch::KEY => _ = self.consumer.get_or_insert_default(),
+            Fetch::KEY | ShareFetch::KEY => _ = self.consumer.get_or_insert_default(),
             _ => {}
         }
         if !header.api.before_authentication {
@@ -259,6 +265,7 @@ impl Session {
         tracing::trace!(api = header.api.name, version, correlation_id, "request");
         let quotas = self.quotas();
         self.fetcher.limit(quotas.clone());
+        self.sharer.iter_mut().for_each(|sharer| sharer.limit(quotas.clone()));
         let mut cx = RequestContext {
             header,
             client_id,
@@ -267,6 +274,7 @@ impl Session {
             access: &self.access,
             sasl: &mut self.sasl,
             fetcher: &mut self.fetcher,
+            sharer: &mut self.sharer,
             quotas: quotas.as_deref(),
             held_until: None,
             request_bytes,
@@ -322,6 +330,10 @@ impl Session {
                 self.pipeline.push_fetch(number);
                 self.take_fetched(now);
             }
+            Reply::ShareFetch(number) => {
+                self.pipeline.push_share_fetch(number);
+                self.take_fetched(now);
+            }
             Reply::Authenticate(credentials) => return Ok(Next::Check(credentials)),
             Reply::Admit(identity, frame) => {
                 self.let_in(identity, Some(header))?;
@@ -350,6 +362,10 @@ impl Session {
     fn take_fetched(&mut self, now: Instant) {
         while let Some((number, frame)) = self.fetcher.poll(&mut self.arena, now) {
             self.pipeline.fetched(number, frame);
+        }
+        let Some(sharer) = &mut self.sharer else { return };
+        while let Some((number, frame, completion)) = sharer.poll(&mut self.arena, now) {
+            self.pipeline.share_fetched(number, frame, completion);
         }
     }
 
@@ -462,7 +478,8 @@ impl Session {
 
     /// When to call [`Session::wake`] even if no token arrives.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.fetcher.deadline()
+        let share = self.sharer.as_ref().and_then(|sharer| sharer.deadline());
+        [self.fetcher.deadline(), share].into_iter().flatten().min()
     }
 
     /// Whether another request may be handled: not while too many are unanswered or too much output is pending.
@@ -475,7 +492,7 @@ impl Session {
 
     /// Bytes of its fetches.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.fetcher.held_bytes()
+        self.fetcher.held_bytes() + self.sharer.as_ref().map_or(0, |sharer| sharer.held_bytes())
     }
 
     /// Bytes of responses that wait, but for stored ones.
@@ -493,6 +510,7 @@ impl Session {
     /// Continues after a wake-up, with the tokens from the mailbox.
     pub(crate) fn wake(&mut self, tokens: &[u64], now: Instant) {
         self.fetcher.wake(tokens, now);
+        self.sharer.iter_mut().for_each(|sharer| sharer.wake(tokens, now));
         self.take_fetched(now);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use inver_broker::Completion;
 use inver_driver::Output;
 use inver_storage::Lsn;
 use tokio::time::Instant;
@@ -24,6 +25,8 @@ enum Turn {
     Member { claim: Claim, group: Str, member_id: Str },
     /// The response to the fetch with this number.
     Fetch(u64),
+    /// The response to the share fetch with this number.
+    ShareFetch(u64),
 }
 
 /// A request: its API key, and when it was taken.
@@ -78,14 +81,29 @@ impl Pipeline {
         self.push(Turn::Fetch(number));
     }
 
+    pub(super) fn push_share_fetch(&mut self, number: u64) {
+        self.push(Turn::ShareFetch(number));
+    }
+
     /// Fills in the response to a fetch.
     pub(super) fn fetched(&mut self, number: u64, frame: Frame) {
-        let place = self.turns.iter().position(|(turn, _)| matches!(turn, Turn::Fetch(n) if *n == number));
-        if place.is_some() {
-            self.count(&frame);
+        self.fill(frame, |turn| matches!(turn, Turn::Fetch(n) if *n == number), Turn::Ready);
+    }
+
+    /// Fills in the response to a share fetch, to be sent once what it acknowledged holds.
+    pub(super) fn share_fetched(&mut self, number: u64, frame: Frame, completion: Completion) {
+        let is_meant = |turn: &Turn| matches!(turn, Turn::ShareFetch(n) if *n == number);
+        match completion {
+            Completion::Now => self.fill(frame, is_meant, Turn::Ready),
+            Completion::At(lsn) => self.fill(frame, is_meant, |frame| Turn::After(lsn, frame)),
         }
-        if let Some((turn, _)) = place.and_then(|place| self.turns.get_mut(place)) {
-            *turn = Turn::Ready(frame);
+    }
+
+    fn fill(&mut self, frame: Frame, is_meant: impl Fn(&Turn) -> bool, fill: impl FnOnce(Frame) -> Turn) {
+        let Some(place) = self.turns.iter().position(|(turn, _)| is_meant(turn)) else { return };
+        self.count(&frame);
+        if let Some((turn, _)) = self.turns.get_mut(place) {
+            *turn = fill(frame);
         }
     }
 

@@ -103,6 +103,29 @@ fn own(
         "group.min.session.timeout.ms" => {
             (groups.session_timeout_min.as_millis().to_string(), "Shortest session timeout of a member.")
         }
+        "group.share.delivery.count.limit" => (
+            groups.share_deliveries_max.to_string(),
+            "How often a record is delivered to a share group before it is given up.",
+        ),
+        "group.share.heartbeat.interval.ms" => (
+            groups.share_heartbeat_interval.as_millis().to_string(),
+            "Time between heartbeats of members of a share group.",
+        ),
+        "group.share.max.share.sessions" => {
+            (limits.share_sessions_max.to_string(), "Share sessions of all connections.")
+        }
+        "group.share.partition.max.record.locks" => (
+            groups.share_record_locks_max.to_string(),
+            "Records of a partition that the members of a share group hold at a time.",
+        ),
+        "group.share.record.lock.duration.ms" => (
+            groups.share_record_lock_duration.as_millis().to_string(),
+            "Time after which a record that a member did not acknowledge is given to others.",
+        ),
+        "group.share.session.timeout.ms" => (
+            groups.share_session_timeout.as_millis().to_string(),
+            "Time without a heartbeat after which a member of a share group is removed.",
+        ),
         "listeners" => (format!("PLAINTEXT://{host}:{port}"), "The listener that this client came by."),
         "log.dir" | "log.dirs" => {
             (LOG_DIR.to_owned(), "The only log directory. Its path is not told to clients.")

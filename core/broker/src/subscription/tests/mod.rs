@@ -9,6 +9,7 @@ mod fixture;
 mod limits_model;
 mod locking;
 mod rejected_writes;
+mod rooms;
 mod sources;
 mod undelivered;
 mod unreadable;

@@ -76,6 +76,27 @@ fn beaten(fixture: &mut Fixture) -> ErrorCode {
     fixture.answer::<consumer_group_heartbeat::ConsumerGroupHeartbeat>(1, request).error_code
 }
 
+/// Fetches the topic as a member of a group that the client may read.
+fn share_fetched(fixture: &mut Fixture) -> ErrorCode {
+    use share_fetch::{FetchPartition, FetchTopic, ShareFetchRequest, ShareFetchResponse};
+    fixture.allow("bob", &[(GROUP, "g", Operation::Read)]);
+    let partitions = vec![FetchPartition::default()];
+    let topic_id =
+        crate::codec::wire::Uuid(fixture.node.broker.default_namespace().topic("t").unwrap().id().0);
+    let request = ShareFetchRequest {
+        group_id: Some("g".into()),
+        member_id: Some("m".into()),
+        max_records: 1,
+        topics: vec![FetchTopic { topic_id, partitions }],
+        ..ShareFetchRequest::default()
+    };
+    fixture.call::<share_fetch::ShareFetch>(2, request);
+    let sharer = fixture.sharer.as_mut().unwrap();
+    let (_, frame, _) = sharer.poll(&mut BytesMut::new(), Instant::now()).unwrap();
+    let bytes = frame.to_bytes();
+    decoded::<ShareFetchResponse>(&Api::ShareFetch, 2, bytes).responses[0].partitions[0].error_code
+}
+
 fn synced(fixture: &mut Fixture) -> ErrorCode {
     let request = sync_group::SyncGroupRequest { group_id: "g".into(), ..Default::default() };
     let Reply::Member { mut claim, .. } = fixture.call::<sync_group::SyncGroup>(5, request) else { panic!() };
@@ -170,6 +191,39 @@ fn cases() -> Vec<Case> {
             fixture.answer::<describe_groups::DescribeGroups>(6, request).groups[0].error_code
         }),
         case("ConsumerGroupHeartbeat", NO_GROUP, &[&[(GROUP, "g", Read), (TOPIC, "t", Describe)]], beaten),
+        case("ShareGroupHeartbeat", NO_GROUP, &[&[(GROUP, "g", Read), (TOPIC, "t", Read)]], |fixture| {
+            let request = share_group_heartbeat::ShareGroupHeartbeatRequest { group_id: "g".into(), member_id: "m".into(), subscribed_topic_names: Some(vec!["t".into()]), ..Default::default() };
+            fixture.answer::<share_group_heartbeat::ShareGroupHeartbeat>(1, request).error_code
+        }),
+        case("ShareGroupDescribe", NO_GROUP, &[&[(GROUP, "g", Describe)]], |fixture| {
+            let request = share_group_describe::ShareGroupDescribeRequest { group_ids: vec!["g".into()], ..Default::default() };
+            fixture.answer::<share_group_describe::ShareGroupDescribe>(1, request).groups[0].error_code
+        }),
+        case("ShareFetch", NO_GROUP, &[&[(GROUP, "g", Read)]], |fixture| {
+            let request = share_fetch::ShareFetchRequest { group_id: Some("g".into()), member_id: Some("m".into()), ..Default::default() };
+            match fixture.call::<share_fetch::ShareFetch>(2, request) {
+                Reply::Response(response, _) => response.error_code,
+                _ => ErrorCode::NONE,
+            }
+        }),
+        case("ShareFetch of a topic", NO_TOPIC, &[&[(TOPIC, "t", Read)]], share_fetched),
+        case("ShareAcknowledge", NO_GROUP, &[&[(GROUP, "g", Read)]], |fixture| {
+            let request = share_acknowledge::ShareAcknowledgeRequest { group_id: Some("g".into()), member_id: Some("m".into()), ..Default::default() };
+            fixture.answer::<share_acknowledge::ShareAcknowledge>(2, request).error_code
+        }),
+        case("DescribeShareGroupOffsets", NO_GROUP, &[&[(GROUP, "g", Describe)]], |fixture| {
+            let asked = describe_share_group_offsets::DescribeShareGroupOffsetsRequestGroup { group_id: "g".into(), topics: None };
+            let request = describe_share_group_offsets::DescribeShareGroupOffsetsRequest { groups: vec![asked] };
+            fixture.answer::<describe_share_group_offsets::DescribeShareGroupOffsets>(1, request).groups[0].error_code
+        }),
+        case("AlterShareGroupOffsets", NO_GROUP, &[&[(GROUP, "g", Read)]], |fixture| {
+            let request = alter_share_group_offsets::AlterShareGroupOffsetsRequest { group_id: "g".into(), ..Default::default() };
+            fixture.answer::<alter_share_group_offsets::AlterShareGroupOffsets>(0, request).error_code
+        }),
+        case("DeleteShareGroupOffsets", NO_GROUP, &[&[(GROUP, "g", Delete)]], |fixture| {
+            let request = delete_share_group_offsets::DeleteShareGroupOffsetsRequest { group_id: "g".into(), ..Default::default() };
+            fixture.answer::<delete_share_group_offsets::DeleteShareGroupOffsets>(0, request).error_code
+        }),
         case("ConsumerGroupDescribe", NO_GROUP, &[&[(GROUP, "g", Describe)]], |fixture| {
             let request = consumer_group_describe::ConsumerGroupDescribeRequest { group_ids: vec!["g".into()], ..Default::default() };
             fixture.answer::<consumer_group_describe::ConsumerGroupDescribe>(1, request).groups[0].error_code

@@ -25,7 +25,7 @@ mod tests;
 pub(crate) use self::assignor::Assignor;
 pub(crate) use self::changes::{Answer, Changes, Refusal};
 pub(crate) use self::group::{ConsumerGroup, ConsumerState, Topics};
-pub(crate) use self::heartbeat::{Heartbeat, JOIN, LEAVE_FOR_NOW};
+pub(crate) use self::heartbeat::{Heartbeat, JOIN, LEAVE, LEAVE_FOR_NOW};
 pub(crate) use self::member::ConsumerMember;
 pub(crate) use self::partitions::{Partitions, by_topic, of_topics};
 pub(crate) use self::snapshot::split_key;

@@ -261,7 +261,7 @@ impl Found {
 
 impl Position {
     fn of(topic: &str, at: &inver_broker::Position) -> Position {
-        let inver_broker::Position { partition, offset, start, end, ready } = *at;
+        let inver_broker::Position { partition, offset, start, end, ready, .. } = *at;
         Position { topic: topic.to_owned(), partition, offset, start, end, lag: ready }
     }
 }
