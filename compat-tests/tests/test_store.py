@@ -163,8 +163,13 @@ class IgnoresConditions(http.server.BaseHTTPRequestHandler):
         self.answer(200, f"<ListBucketResult>{more}{contents}</ListBucketResult>".encode())
 
 
+class Server(http.server.ThreadingHTTPServer):
+    # All racing creates connect at a time.
+    request_queue_size = 64
+
+
 def test_a_service_that_ignores_conditions_is_refused(tmp_path):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), IgnoresConditions)
+    server = Server(("127.0.0.1", 0), IgnoresConditions)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         code, passed, failed, error = check(tmp_path, **bucket(f"http://127.0.0.1:{server.server_port}"))

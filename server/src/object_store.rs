@@ -15,21 +15,17 @@ pub(crate) fn open(
     section: &StoreSection,
     variable: impl Fn(&str) -> Option<String>,
 ) -> anyhow::Result<Option<Arc<dyn Store>>> {
-    check(section, &variable)?;
     match (section.bucket.as_str(), section.folder.as_deref()) {
         ("", None) => Ok(None),
         ("", Some(folder)) => Ok(Some(Arc::new(self::folder(folder)?))),
-        _ => Ok(Some(Arc::new(bucket(section, variable)?))),
+        (_, None) => Ok(Some(Arc::new(bucket(section, variable)?))),
+        (_, Some(_)) => bail!("`store.bucket` and `store.folder` are both set: a store is one of them"),
     }
 }
 
 /// Checks what the configuration says about the store, and makes nothing.
 pub(crate) fn check(section: &StoreSection, variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<()> {
-    match (section.bucket.as_str(), section.folder.as_deref()) {
-        ("", _) => Ok(()),
-        (_, None) => bucket(section, variable).map(|_| ()),
-        (_, Some(_)) => bail!("`store.bucket` and `store.folder` are both set: a store is one of them"),
-    }
+    if section.bucket.is_empty() { Ok(()) } else { open(section, variable).map(|_| ()) }
 }
 
 fn bucket(section: &StoreSection, variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<S3> {

@@ -14,6 +14,8 @@ use crate::store::{Listed, Page, Store};
 pub const RACERS: usize = 16;
 /// Names that are raced for: a store that checks and then writes loses a race now and then only.
 const RACES: usize = 4;
+/// Times that a race is run again because too few creates were decided.
+const FALSE_STARTS_MAX: usize = 4;
 /// Attempts of a request that may be repeated.
 const ATTEMPTS_MAX: u32 = 5;
 /// Time before the second attempt; it doubles with each.
@@ -217,26 +219,39 @@ impl Run {
 
     async fn races(&self) -> Checking {
         for race in 0..RACES {
-            self.race(&format!("race-{race}")).await?;
+            let mut starts = 0;
+            while let Some(error) = self.race(&format!("race-{race}-{starts}")).await? {
+                starts += 1;
+                if starts > FALSE_STARTS_MAX {
+                    return Err(error.into());
+                }
+            }
         }
         Ok(())
     }
 
-    async fn race(&self, name: &str) -> Checking {
+    /// Runs a race. Returns an error if it was none: the store was too busy for more than one of the creates.
+    async fn race(&self, name: &str) -> Result<Option<StoreError>, Failure> {
         let bodies: Vec<Bytes> = (0..RACERS).map(|racer| Bytes::from(format!("racer {racer}"))).collect();
         let key = self.key(name);
         // A racer that was told nothing reads the object: it may be its own.
         let one = async |body: &Bytes| match self.store.create(&key, body.clone()).await {
-            Ok(()) => Ok(true),
-            Err(StoreError::AlreadyExists | StoreError::Again(_)) => Ok(false),
+            Ok(()) => Ok(Raced::Won),
+            Err(StoreError::AlreadyExists | StoreError::Conflict(_)) => Ok(Raced::Lost),
+            Err(error @ StoreError::Again(_)) => Ok(Raced::Not(error)),
             Err(StoreError::Unknown(_)) => match self.get(name).await {
-                Ok(stored) => Ok(stored == body),
-                Err(StoreError::NotFound) => Ok(false),
+                Ok(stored) if stored == body => Ok(Raced::Won),
+                Ok(_) | Err(StoreError::NotFound) => Ok(Raced::Lost),
                 Err(error) => Err(error),
             },
             Err(error) => Err(error),
         };
-        let mut won = join_all(bodies.iter().map(one)).await.into_iter().collect::<Result<Vec<bool>, _>>()?;
+        let raced = join_all(bodies.iter().map(one)).await.into_iter().collect::<Result<Vec<Raced>, _>>()?;
+        let mut won: Vec<bool> = raced.iter().map(|raced| matches!(raced, Raced::Won)).collect();
+        let mut not: Vec<StoreError> = raced.into_iter().filter_map(Raced::error).collect();
+        if not.len() + 1 >= RACERS {
+            return Ok(not.pop());
+        }
         let mut winners = won.iter().filter(|won| **won).count();
         if winners == 0 {
             // All were undecided: the name is still free.
@@ -249,7 +264,7 @@ impl Run {
         }
         let stored = self.get(name).await?;
         let is_winners = bodies.iter().zip(&won).any(|(body, won)| *won && *body == stored);
-        if is_winners { Ok(()) } else { Err(wrong("the object is not that of the create that succeeded")) }
+        if is_winners { Ok(None) } else { Err(wrong("the object is not that of the create that succeeded")) }
     }
 
     async fn list(&self) -> Checking {
@@ -291,6 +306,23 @@ impl Run {
         for Listed { key, .. } in objects {
             // Those that stay are named in the documentation.
             let _ = repeat(|| self.store.delete(&key)).await;
+        }
+    }
+}
+
+/// How a create did in a race.
+enum Raced {
+    Won,
+    Lost,
+    /// It was not decided against another.
+    Not(StoreError),
+}
+
+impl Raced {
+    fn error(self) -> Option<StoreError> {
+        match self {
+            Raced::Not(error) => Some(error),
+            Raced::Won | Raced::Lost => None,
         }
     }
 }

@@ -14,9 +14,12 @@ pub enum StoreError {
     /// reading it tells.
     #[error("the object exists already")]
     AlreadyExists,
-    /// The store did not do it, and may do it later: it is busy, undecided between two requests, or cannot be reached.
+    /// The store did not do it, and may do it later: it is busy, or cannot be reached.
     #[error("try again: {0}")]
     Again(String),
+    /// The store did not do it: another request for this name is under way, and it is not decided yet which comes first.
+    #[error("another request for this name is under way: {0}")]
+    Conflict(String),
     /// A request that changes something was sent, and its answer was lost. The change may have been made, may be made later,
     /// or never.
     #[error("the outcome is unknown: {0}")]
@@ -49,7 +52,7 @@ impl StoreError {
     /// Whether repeating the same request can succeed. A create that is repeated may find the object that it made itself.
     #[must_use]
     pub fn is_worth_repeating(&self) -> bool {
-        matches!(self, StoreError::Again(_) | StoreError::Unknown(_))
+        matches!(self, StoreError::Again(_) | StoreError::Conflict(_) | StoreError::Unknown(_))
     }
 
     /// A request that cannot be right.

@@ -41,7 +41,12 @@ impl Folder {
     /// The folder cannot be made or read.
     pub fn open(root: &Path) -> io::Result<Folder> {
         let new = root.join(NEW);
+        let missing: Vec<&Path> = new.ancestors().take_while(|folder| !folder.exists()).collect();
         fs::create_dir_all(&new)?;
+        // The name of a folder is on the disk when the folder that it is in is synced.
+        for made in missing {
+            File::open(parent(made))?.sync_all()?;
+        }
         for entry in fs::read_dir(&new)? {
             let entry = entry?;
             // Another process may finish or delete it at this time.
@@ -72,6 +77,21 @@ fn not_synced(error: &io::Error) -> StoreError {
     StoreError::Unknown(format!("failed to sync: {error}"))
 }
 
+/// A failed operation on the place of an object: its folders and the root's.
+fn of_place(error: &io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::NotFound => StoreError::Refused(Refusal::Bucket, error.to_string()),
+        io::ErrorKind::AlreadyExists => {
+            StoreError::request("the name of an object is that of a folder of others, or the other way round")
+        }
+        _ => StoreError::of_io(error),
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 impl Shared {
     fn path(&self, key: &str) -> PathBuf {
         self.root.join(key)
@@ -87,8 +107,8 @@ impl Shared {
     /// Writes a new file, syncs it, and gives it its name: in place of the file of that name, or only if there is none.
     fn write(&self, key: &str, body: &[u8], replace: bool) -> Result<(), StoreError> {
         let path = self.path(key);
-        self.make_folders(key).map_err(|error| StoreError::of_io(&error))?;
-        let (new, mut file) = self.new_file().map_err(|error| StoreError::of_io(&error))?;
+        self.make_folders(key).map_err(|error| of_place(&error))?;
+        let (new, mut file) = self.new_file().map_err(|error| of_place(&error))?;
         let written = file.write_all(body).and_then(|()| file.sync_all());
         // A link, unlike a rename, fails where there is a file.
         let place = || if replace { fs::rename(&new, &path) } else { fs::hard_link(&new, &path) };
@@ -96,8 +116,15 @@ impl Shared {
         if !replace || placed.is_err() {
             let _ = fs::remove_file(&new);
         }
-        placed.map_err(|error| StoreError::of_io(&error))?;
-        self.sync_folders(key).map_err(|error| not_synced(&error))
+        match placed {
+            Ok(()) => self.sync_folders(key).map_err(|error| not_synced(&error)),
+            // The caller that made it may not have synced it yet, and this one may take it for its own.
+            Err(error) if !replace && error.kind() == io::ErrorKind::AlreadyExists && !path.is_dir() => {
+                self.sync_folders(key).map_err(|error| not_synced(&error))?;
+                Err(StoreError::AlreadyExists)
+            }
+            Err(error) => Err(of_place(&error)),
+        }
     }
 
     fn new_file(&self) -> io::Result<(PathBuf, File)> {
@@ -121,7 +148,11 @@ impl Shared {
     fn sync_folders(&self, key: &str) -> io::Result<()> {
         let path = self.path(key);
         let mut folders = path.ancestors().skip(1).take_while(|folder| folder.starts_with(&self.root));
-        folders.try_for_each(|folder| File::open(folder)?.sync_all())
+        folders.try_for_each(|folder| match File::open(folder) {
+            // There is nothing in it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && folder != self.root => Ok(()),
+            opened => opened?.sync_all(),
+        })
     }
 
     /// Collects the first `limit` names below `folder`, whose own name with its last `/` is `at`.
@@ -218,7 +249,7 @@ impl Store for Folder {
         let wanted = Wanted { prefix, after: after.map(str::to_owned), limit: limit + 1 };
         let list = move |shared: &Shared| {
             let mut found = BTreeMap::new();
-            shared.walk("", &wanted, &mut found).map_err(|error| StoreError::of_io(&error))?;
+            shared.walk("", &wanted, &mut found).map_err(|error| of_place(&error))?;
             let has_more = found.len() > limit;
             let objects = found.into_iter().take(limit).map(|(key, bytes)| Listed { key, bytes });
             Ok(Page { objects: objects.collect(), has_more })
@@ -230,9 +261,9 @@ impl Store for Folder {
         key::check(key)?;
         let key = key.to_owned();
         let delete = move |shared: &Shared| match fs::remove_file(shared.path(&key)) {
-            Ok(()) => shared.sync_folders(&key).map_err(|error| not_synced(&error)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(StoreError::of_io(&error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::of_io(&error)),
+            // Also where there is none: it may have been deleted, and not synced yet.
+            _ => shared.sync_folders(&key).map_err(|error| not_synced(&error)),
         };
         self.run(delete).await
     }

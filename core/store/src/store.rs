@@ -33,7 +33,7 @@ pub struct Page {
 
 /// Objects under names ([`crate::key`]).
 ///
-/// Each call is one request, a list rarely more. None is repeated here, and each ends within the store's timeout. Every method refuses a name
+/// Each call is one request, a list rarely more. None is repeated here, and each of a bucket ends within the store's timeout. Every method refuses a name
 /// that is none with [`StoreError::Refused`]; the other errors are those of [`StoreError`] as far as they are not named.
 #[async_trait]
 pub trait Store: Send + Sync {

@@ -81,6 +81,38 @@ async fn suite(store: Arc<dyn Store>) {
 }
 
 #[tokio::test]
+async fn a_folder_refuses_a_name_that_is_both_object_and_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Folder::open(&folder.path().join("new/deep")).unwrap();
+    store.create("a", body("x")).await.unwrap();
+    store.create("b/c", body("x")).await.unwrap();
+    for refused in [store.put("a/b", body("x")).await, store.create("b", body("x")).await] {
+        assert!(matches!(refused, Err(StoreError::Refused(Refusal::Request, _))), "{refused:?}");
+    }
+    std::fs::remove_dir_all(folder.path().join("new")).unwrap();
+    for refused in [store.list("", None, 1).await.map(|_| ()), store.create("d", body("x")).await] {
+        assert!(matches!(refused, Err(StoreError::Refused(Refusal::Bucket, _))), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn options_that_no_header_can_hold_are_refused() {
+    let service = Service::start(Arc::new(Fake::new(1, NO_FAULTS))).await.unwrap();
+    let refused =
+        |options: S3Options| matches!(S3::new(options), Err(StoreError::Refused(Refusal::Request, _)));
+    assert!(refused(S3Options { bucket: "my bucket".into(), ..service.options() }));
+    assert!(refused(S3Options { region: "a\nb".into(), ..service.options() }));
+    for (access_key_id, session_token) in [("a\u{1}", None), ("a", Some("t\n".to_owned()))] {
+        let credentials = Credentials {
+            access_key_id: access_key_id.into(),
+            session_token,
+            ..service.options().credentials
+        };
+        assert!(refused(S3Options { credentials, ..service.options() }));
+    }
+}
+
+#[tokio::test]
 async fn a_store_in_memory() {
     suite(Arc::new(Fake::new(1, NO_FAULTS))).await;
 }
@@ -174,7 +206,7 @@ async fn a_bucket_tells_the_faults_of_its_service_apart() {
     assert!(matches!(created, Err(StoreError::Again(text)) if text.starts_with("503 SlowDown")));
     assert!(matches!(read, Err(StoreError::Again(_))));
     let (created, read, _service) = faults(Faults { conflict: 100, ..NO_FAULTS }).await;
-    assert!(matches!(created, Err(StoreError::Again(text)) if text.starts_with("409 Conditional")));
+    assert!(matches!(created, Err(StoreError::Conflict(text)) if text.starts_with("409 Conditional")));
     assert_eq!(read, Err(StoreError::NotFound));
     let (created, read, _service) = faults(Faults { lost: 100, ..NO_FAULTS }).await;
     assert!(matches!(created, Err(StoreError::Unknown(_))), "{created:?}");
@@ -214,8 +246,10 @@ async fn a_bucket_says_what_must_change() {
 #[tokio::test]
 async fn a_service_that_cannot_be_reached_was_asked_nothing() {
     let service = Service::start(Arc::new(Fake::new(1, NO_FAULTS))).await.unwrap();
-    // Nothing listens on the port of a socket that was closed.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // It is bound, and does not listen.
+    let bound = tokio::net::TcpSocket::new_v4().unwrap();
+    bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = bound.local_addr().unwrap().port();
     let endpoint = Some(format!("http://127.0.0.1:{port}"));
     let store = S3::new(S3Options { endpoint, ..service.options() }).unwrap();
     assert!(matches!(store.create("x", body("x")).await, Err(StoreError::Again(_))));

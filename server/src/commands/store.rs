@@ -75,10 +75,15 @@ fn advice(checked: Checked, failure: &Failure) -> &'static str {
             }
             StoreError::Refused(Refusal::Region, _) => "set `store.region` to the bucket's region",
             StoreError::Refused(Refusal::Clock, _) => "set the clock of this machine",
+            StoreError::Refused(Refusal::Request, _)
+                if matches!(checked, Checked::Create | Checked::RacingCreates) =>
+            {
+                "the service does not know `If-None-Match: *`: use another, or a newer version of it"
+            }
             StoreError::Refused(..) => {
                 "check that an S3 service answers at `store.endpoint`, and `store.path_style`"
             }
-            StoreError::Again(_) | StoreError::Unknown(_) => {
+            StoreError::Again(_) | StoreError::Conflict(_) | StoreError::Unknown(_) => {
                 "check `store.endpoint`, the network and the log of the service; it may be slower than `store.timeout_ms`"
             }
             StoreError::NotFound => "an object that was stored is not there: use another service",

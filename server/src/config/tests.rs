@@ -365,6 +365,9 @@ fn no_problem_repeats_a_secret() {
         format!("users = {{ ann = \"{SECRET} }}"),
         format!("[tracing]\notlp_headers = {{ authorization = \"{SECRET}\" }}"),
         format!("[tracing]\notlp_headers_file = \"{SECRET}\""),
+        format!("[store]\nsecret_access_key = [\"{SECRET}\"]"),
+        format!("[store]\nsecret_access_key_file = \"{SECRET}\""),
+        format!("[store]\nsession_token = {{ a = \"{SECRET}\" }}"),
         format!("[[jwt]]\njwks_url = \"ftp://ann:{SECRET}@host/\""),
         format!("[[jwt]]\njwks_url = \"https://ann:{SECRET}@host/\""),
     ];
@@ -379,7 +382,12 @@ fn no_problem_repeats_a_secret() {
         format!("{{ ann = {SECRET} }}"),
         format!("{{ ann = {{ passwords = [\"{SECRET}\"] }} }}\nbob = \"{SECRET}\""),
     ] {
-        for name in ["INVER_USERS", "INVER_USERS_FILE", "INVER_TRACING_OTLP_HEADERS_FILE"] {
+        for name in [
+            "INVER_USERS",
+            "INVER_USERS_FILE",
+            "INVER_TRACING_OTLP_HEADERS_FILE",
+            "INVER_STORE_SECRET_ACCESS_KEY_FILE",
+        ] {
             let error = error("", &[(name, &value)]).to_string();
             assert!(!error.contains("hunter2"), "{name}={value}: {error}");
         }

@@ -80,7 +80,10 @@ pub(super) fn error(outcome: &Outcome, intent: Intent, text: String) -> StoreErr
                 Intent::Write => StoreError::Unknown(text),
             }
         }
-        Outcome::Answered(answer) if answer.status.is_success() => StoreError::Refused(Refusal::Answer, text),
+        Outcome::Answered(answer) if answer.status.is_success() => match intent {
+            Intent::Read => StoreError::Refused(Refusal::Answer, text),
+            Intent::Write => StoreError::Unknown(text),
+        },
         Outcome::Answered(answer) => of_answer(answer, intent, no_answer),
     }
 }
@@ -93,11 +96,17 @@ fn of_answer(answer: &Answer, intent: Intent, no_answer: impl FnOnce(String) -> 
         (_, "RequestTimeTooSkewed") => refused(Refusal::Clock),
         (_, "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException")
         | (301 | 302 | 307 | 308, _) => refused(Refusal::Region),
-        (404, _) => StoreError::NotFound,
+        (404, "NoSuchKey") => StoreError::NotFound,
+        // Not of S3: another service answers there.
+        (404, "") => refused(Refusal::Answer),
+        (_, "ExpiredToken" | "InvalidToken") => refused(Refusal::Credentials),
+        (_, "RequestTimeout") => StoreError::Again(text),
+        (501, _) | (_, "NotImplemented") => refused(Refusal::Request),
         (304 | 412, _) if intent == Intent::Write => StoreError::AlreadyExists,
         (401 | 403, _) => refused(Refusal::Credentials),
-        // 409: another conditional request for this name is under way. 408: the body did not come in time.
-        (408 | 409 | 429 | 503, _) => StoreError::Again(text),
+        (409, _) => StoreError::Conflict(text),
+        // 408: the body did not come in time.
+        (408 | 429 | 503, _) => StoreError::Again(text),
         // A failure of the service, or of a proxy before it, may come after the change.
         (500.., _) => no_answer(text),
         _ => refused(Refusal::Request),
@@ -118,7 +127,7 @@ mod tests {
     fn a_create_that_is_undecided_is_not_one_that_found_an_object() {
         assert_eq!(of(412, "PreconditionFailed", Intent::Write), StoreError::AlreadyExists);
         let text = "409 ConditionalRequestConflict Why.".to_owned();
-        assert_eq!(of(409, "ConditionalRequestConflict", Intent::Write), StoreError::Again(text));
+        assert_eq!(of(409, "ConditionalRequestConflict", Intent::Write), StoreError::Conflict(text));
     }
 
     #[test]
@@ -144,12 +153,19 @@ mod tests {
             (400, "AuthorizationHeaderMalformed", Refusal::Region),
             (301, "PermanentRedirect", Refusal::Region),
             (416, "InvalidRange", Refusal::Request),
+            (400, "ExpiredToken", Refusal::Credentials),
+            (501, "NotImplemented", Refusal::Request),
         ];
         for (status, code, refusal) in cases {
             let text = format!("{status} {code} Why.");
             assert_eq!(of(status, code, Intent::Read), StoreError::Refused(refusal, text));
         }
         assert_eq!(of(404, "NoSuchKey", Intent::Read), StoreError::NotFound);
+        let page = Outcome::Answered(Answer::of_error(StatusCode::NOT_FOUND, b"<html>"));
+        let not_s3 = StoreError::Refused(Refusal::Answer, "404".into());
+        assert_eq!(error(&page, Intent::Write, "unused".into()), not_s3);
+        let no_etag = Outcome::Answered(Answer::of_error(StatusCode::OK, b""));
+        assert_eq!(error(&no_etag, Intent::Write, "no ETag".into()), StoreError::Unknown("no ETag".into()));
     }
 
     #[test]

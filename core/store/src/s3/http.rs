@@ -112,9 +112,13 @@ impl HttpService for Pool {
                 Ok(HttpResponse::from_parts(head, body.into()))
             }
             Err(error) => {
-                let is_too_long = error.is::<LengthLimitError>();
-                let outcome =
-                    if is_too_long { Outcome::TooLong } else { Outcome::NoAnswer(causes(error.as_ref())) };
+                let outcome = if !head.status.is_success() {
+                    Outcome::Answered(Answer::of_error(head.status, &[]))
+                } else if error.is::<LengthLimitError>() {
+                    Outcome::TooLong
+                } else {
+                    Outcome::NoAnswer(causes(error.as_ref()))
+                };
                 call.note(outcome);
                 Err(HttpError::new(HttpErrorKind::Decode, std::io::Error::other(error)))
             }

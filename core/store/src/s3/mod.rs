@@ -93,7 +93,17 @@ impl S3 {
                 format!("{prefix}/")
             }
         };
+        check_name("the bucket", &options.bucket)?;
+        check_name("the region", &options.region)?;
         let Credentials { access_key_id, secret_access_key, session_token } = options.credentials;
+        for (name, value) in
+            [("access key id", Some(&access_key_id)), ("session token", session_token.as_ref())]
+        {
+            // It is sent in a header.
+            if value.is_some_and(|value| !value.bytes().all(|byte| byte.is_ascii_graphic())) {
+                return Err(StoreError::request(format!("the {name} has characters that none has")));
+            }
+        }
         let pool = Pool::new(options.connect_timeout, options.tls);
         // None is repeated: after a lost answer a second create would find the first one's object.
         let once =
@@ -148,8 +158,18 @@ impl S3 {
         key::check(key)?;
         let path = self.path(key);
         let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
-        self.ask(Intent::Read, bytes_max, async { self.bucket.get_opts(&path, options).await?.bytes().await })
-            .await
+        let read = async {
+            let found = self.bucket.get_opts(&path, options).await?;
+            let bytes = found.range.end.saturating_sub(found.range.start);
+            Ok((bytes, found.bytes().await?))
+        };
+        let (bytes, body) = self.ask(Intent::Read, bytes_max, read).await?;
+        if body.len() as u64 == bytes {
+            Ok(body)
+        } else {
+            let text = format!("the answer says that it has {bytes} bytes, and has {}", body.len());
+            Err(StoreError::Refused(Refusal::Answer, text))
+        }
     }
 
     async fn write(&self, key: &str, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
@@ -158,6 +178,43 @@ impl S3 {
         let options = PutOptions { mode, ..PutOptions::default() };
         let put = self.bucket.put_opts(&path, PutPayload::from_bytes(body), options);
         self.ask(Intent::Write, CHANGE_BYTES_MAX, put).await.map(|_| ())
+    }
+
+    async fn list_some(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        let prefix = format!("{}{prefix}", self.prefix);
+        let mut page_token = None;
+        // A service may answer that there are more, and show none: it passed names of deleted objects.
+        for _ in 0..EMPTY_PAGES_MAX {
+            let options = PaginatedListOptions {
+                offset: after.map(|after| format!("{}{after}", self.prefix)),
+                max_keys: Some(limit.clamp(1, PAGE_OBJECTS_MAX)),
+                page_token,
+                ..PaginatedListOptions::default()
+            };
+            let some = Some(prefix.as_str()).filter(|prefix| !prefix.is_empty());
+            let list = self.bucket.list_paginated(some, options);
+            let answer = self.ask(Intent::Read, LIST_BYTES_MAX, list).await?;
+            let objects = answer.result.objects.into_iter().filter_map(|object| {
+                let key = object.location.as_ref().strip_prefix(&self.prefix)?.to_owned();
+                Some(Listed { key, bytes: object.size })
+            });
+            let page = Page { objects: objects.collect(), has_more: answer.page_token.is_some() };
+            if !page.objects.is_empty() || !page.has_more {
+                return Ok(page);
+            }
+            page_token = answer.page_token;
+        }
+        Err(StoreError::Refused(Refusal::Answer, format!("{EMPTY_PAGES_MAX} pages of a list are empty")))
+    }
+}
+
+/// Checks what becomes a part of a URL or of a signature.
+fn check_name(what: &str, name: &str) -> Result<(), StoreError> {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    if !name.is_empty() && name.bytes().all(is_name) {
+        Ok(())
+    } else {
+        Err(StoreError::request(format!("{what} `{}` has characters that none has", name.escape_debug())))
     }
 }
 
@@ -183,30 +240,10 @@ impl Store for S3 {
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         key::check_prefix(prefix)?;
-        let prefix = format!("{}{prefix}", self.prefix);
-        let mut page_token = None;
-        // A service may answer that there are more, and show none: it passed names of deleted objects.
-        for _ in 0..EMPTY_PAGES_MAX {
-            let options = PaginatedListOptions {
-                offset: after.map(|after| format!("{}{after}", self.prefix)),
-                max_keys: Some(limit.clamp(1, PAGE_OBJECTS_MAX)),
-                page_token,
-                ..PaginatedListOptions::default()
-            };
-            let some = Some(prefix.as_str()).filter(|prefix| !prefix.is_empty());
-            let list = self.bucket.list_paginated(some, options);
-            let answer = self.ask(Intent::Read, LIST_BYTES_MAX, list).await?;
-            let objects = answer.result.objects.into_iter().filter_map(|object| {
-                let key = object.location.as_ref().strip_prefix(&self.prefix)?.to_owned();
-                Some(Listed { key, bytes: object.size })
-            });
-            let page = Page { objects: objects.collect(), has_more: answer.page_token.is_some() };
-            if !page.objects.is_empty() || !page.has_more {
-                return Ok(page);
-            }
-            page_token = answer.page_token;
-        }
-        Err(StoreError::Refused(Refusal::Answer, format!("{EMPTY_PAGES_MAX} pages of a list are empty")))
+        let list = tokio::time::timeout(self.timeout, self.list_some(prefix, after, limit)).await;
+        list.unwrap_or_else(|_| {
+            Err(StoreError::Again(format!("no list within {} ms", self.timeout.as_millis())))
+        })
     }
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {

@@ -113,7 +113,7 @@ impl Fake {
             return Err(busy());
         }
         if is(conflict) && matches!(change, Change::Create(..)) {
-            return Err(StoreError::Again("409 ConditionalRequestConflict".into()));
+            return Err(StoreError::Conflict("409 ConditionalRequestConflict".into()));
         }
         if is(lost) {
             // An answer that says no is lost as well.

@@ -117,9 +117,7 @@ async fn answer(store: &dyn Store, request: Request<Incoming>) -> Option<Answer>
         Err(StoreError::AlreadyExists) => {
             Some(refused(StatusCode::PRECONDITION_FAILED, "PreconditionFailed"))
         }
-        Err(StoreError::Again(text)) if text.starts_with("409") => {
-            Some(refused(StatusCode::CONFLICT, "ConditionalRequestConflict"))
-        }
+        Err(StoreError::Conflict(_)) => Some(refused(StatusCode::CONFLICT, "ConditionalRequestConflict")),
         Err(StoreError::Again(_)) => Some(refused(StatusCode::SERVICE_UNAVAILABLE, "SlowDown")),
         Err(StoreError::Unknown(_)) => None,
         Err(StoreError::Refused(Refusal::Request, _)) => {
