@@ -5,7 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::checked::Batch;
 use super::compression::{self, Compression};
 use super::header::{BatchHeader, CONTROL, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES, TRANSACTIONAL};
-use super::varint::{put_varint, put_varlong, varlong_bytes};
+use super::varint::{NULL_LENGTH, Numbers, varlong_bytes};
 
 /// Producer fields of an idempotent or transactional batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,10 +61,12 @@ impl BatchBuilder {
         let header_bytes: usize =
             headers.iter().map(|(name, value)| field_bytes(Some(name)) + field_bytes(*value)).sum();
         self.begin_record(timestamp_ms, key, value, headers.len(), header_bytes);
+        let mut numbers = Numbers::new();
         for (name, value) in headers {
-            self.field(Some(name));
-            self.field(*value);
+            field(&mut self.out, &mut numbers, Some(name));
+            field(&mut self.out, &mut numbers, *value);
         }
+        numbers.flush(&mut self.out);
     }
 
     /// Adds a record whose headers are already encoded (see [`super::Record::headers`]). The caller guarantees that they
@@ -105,24 +107,16 @@ impl BatchBuilder {
             + varlong_bytes(header_count as i64)
             + header_bytes;
         self.out.reserve(length + 5);
-        put_varlong(&mut self.out, length as i64);
-        self.out.put_u8(0);
-        put_varlong(&mut self.out, timestamp_delta);
-        put_varlong(&mut self.out, offset_delta);
-        self.field(key);
-        self.field(value);
-        put_varlong(&mut self.out, header_count as i64);
+        let mut numbers = Numbers::new();
+        numbers.varlong(length as i64);
+        numbers.byte(0);
+        numbers.varlong(timestamp_delta);
+        numbers.varlong(offset_delta);
+        field(&mut self.out, &mut numbers, key);
+        field(&mut self.out, &mut numbers, value);
+        numbers.varlong(header_count as i64);
+        numbers.flush(&mut self.out);
         self.count += 1;
-    }
-
-    fn field(&mut self, field: Option<&[u8]>) {
-        match field {
-            None => put_varint(&mut self.out, -1),
-            Some(bytes) => {
-                put_varlong(&mut self.out, bytes.len() as i64);
-                self.out.put_slice(bytes);
-            }
-        }
     }
 
     /// Number of records so far.
@@ -198,6 +192,19 @@ pub(crate) fn seal(mut out: BytesMut, header: &mut BatchHeader) -> Bytes {
 fn write_header(out: &mut BytesMut, header: &BatchHeader) {
     if let Some(head) = out.first_chunk_mut::<HEADER_BYTES>() {
         *head = header.encode();
+    }
+}
+
+/// Writes a field behind numbers; without one, another number follows these.
+#[inline]
+fn field(out: &mut BytesMut, numbers: &mut Numbers, field: Option<&[u8]>) {
+    match field {
+        None => numbers.byte(NULL_LENGTH),
+        Some(bytes) => {
+            numbers.varlong(bytes.len() as i64);
+            numbers.flush(out);
+            out.put_slice(bytes);
+        }
     }
 }
 

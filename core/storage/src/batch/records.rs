@@ -1,5 +1,7 @@
 //! Decoding of the records of a batch, one by one, as slices of its bytes.
 
+use std::ops::Range;
+
 use bytes::{Bytes, BytesMut};
 
 use super::compression::{self, Compression, DECOMPRESSED_BYTES_MAX};
@@ -7,7 +9,7 @@ use super::error::BatchError;
 use super::header::{
     BatchHeader, COMPRESSION_MASK, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES, LOG_APPEND_TIME, MARK,
 };
-use super::varint::{get_varint, get_varlong};
+use super::varint::{NULL_LENGTH, get_varint, get_varlong};
 
 /// One record. Its fields share the batch's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,10 +159,10 @@ impl Records {
 
     fn decode(&mut self) -> Result<Record, &'static str> {
         self.last_at = self.at;
-        let length = get_varint(&self.bytes, &mut self.at).ok_or("length")?;
-        let length = usize::try_from(length).map_err(|_| "negative length")?;
-        let end = self.at.checked_add(length).filter(|end| *end <= self.bytes.len()).ok_or("length")?;
         let mut at = self.at;
+        let length = get_varint(&self.bytes, &mut at).ok_or("length")?;
+        let length = usize::try_from(length).map_err(|_| "negative length")?;
+        let end = at.checked_add(length).ok_or("length")?;
         let body = self.bytes.get(..end).ok_or("length")?;
         at = at.checked_add(1).filter(|at| *at <= end).ok_or("attributes")?;
         let timestamp_delta = get_varlong(body, &mut at).ok_or("timestamp")?;
@@ -169,8 +171,8 @@ impl Records {
         if u64::from(offset_delta) >= self.span {
             return Err("offset delta beyond the batch");
         }
-        let key = take_within(&self.bytes, end, &mut at).ok_or("key")?;
-        let value = take_within(&self.bytes, end, &mut at).ok_or("value")?;
+        let key = skip_within(body, &mut at).ok_or("key")?;
+        let value = skip_within(body, &mut at).ok_or("value")?;
         let header_count = get_varint(body, &mut at).ok_or("header count")?;
         let header_count = u32::try_from(header_count).map_err(|_| "negative header count")?;
         let headers_at = at;
@@ -188,8 +190,8 @@ impl Records {
             timestamp_ms: self
                 .append_time
                 .unwrap_or_else(|| self.base_timestamp.saturating_add(timestamp_delta)),
-            key,
-            value,
+            key: key.map(|range| self.bytes.slice(range)),
+            value: value.map(|range| self.bytes.slice(range)),
             header_count,
             headers: self.bytes.slice(headers_at..end),
             is_marked: self.is_marked,
@@ -210,28 +212,47 @@ impl Iterator for Records {
             return left_over
                 .then_some(Err(BatchError::Record { index: self.index, detail: "bytes after the last" }));
         }
-        let record = self.decode();
         let index = self.index;
         self.index += 1;
-        Some(record.map_err(|detail| {
-            self.ended = true;
-            BatchError::Record { index, detail }
-        }))
+        match self.decode() {
+            Ok(record) => Some(Ok(record)),
+            Err(detail) => {
+                self.ended = true;
+                Some(Err(BatchError::Record { index, detail }))
+            }
+        }
     }
 }
 
 /// A length-prefixed field; the inner `None` is null.
 fn take(bytes: &Bytes, at: &mut usize) -> Option<Option<Bytes>> {
-    take_within(bytes, bytes.len(), at)
-}
-
-fn take_within(bytes: &Bytes, end: usize, at: &mut usize) -> Option<Option<Bytes>> {
-    let range = skip_within(bytes.get(..end)?, at)?;
+    let range = skip_within(bytes, at)?;
     Some(range.map(|range| bytes.slice(range)))
 }
 
-#[allow(clippy::option_option)]
-fn skip_within(body: &[u8], at: &mut usize) -> Option<Option<std::ops::Range<usize>>> {
+/// Skips a length-prefixed field. Its range; the inner `None` is null.
+#[inline]
+fn skip_within(body: &[u8], at: &mut usize) -> Option<Option<Range<usize>>> {
+    // Most fields have fewer than 64 bytes: a length of one byte, and even, as it is not negative.
+    match *body.get(*at)? {
+        length if length & 0x81 == 0 => {
+            let start = *at + 1;
+            let end = start + usize::from(length >> 1);
+            if end > body.len() {
+                return None;
+            }
+            *at = end;
+            Some(Some(start..end))
+        }
+        NULL_LENGTH => {
+            *at += 1;
+            Some(None)
+        }
+        _ => skip_any(body, at),
+    }
+}
+
+fn skip_any(body: &[u8], at: &mut usize) -> Option<Option<Range<usize>>> {
     let length = get_varint(body, at)?;
     if length < 0 {
         return (length == -1).then_some(None);

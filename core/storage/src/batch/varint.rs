@@ -2,27 +2,70 @@
 
 use bytes::{BufMut, BytesMut};
 
+/// The length of a null field: −1, encoded.
+pub(super) const NULL_LENGTH: u8 = 1;
+
 /// Appends a zig-zag varint of 32 bits.
 pub fn put_varint(out: &mut BytesMut, value: i32) {
     put_varlong(out, i64::from(value));
 }
 
 /// Appends a zig-zag varint of 64 bits.
-#[inline]
 pub fn put_varlong(out: &mut BytesMut, value: i64) {
-    let mut rest = zigzag(value);
-    while rest >= 0x80 {
-        out.put_u8((rest as u8) | 0x80);
-        rest >>= 7;
-    }
-    out.put_u8(rest as u8);
+    let mut numbers = Numbers::new();
+    numbers.varlong(value);
+    numbers.flush(out);
 }
 
 /// Size in bytes of an encoded value.
 #[inline]
 pub(crate) fn varlong_bytes(value: i64) -> usize {
-    let bits = 64 - (zigzag(value) | 1).leading_zeros() as usize;
-    bits.div_ceil(7)
+    match zigzag(value) {
+        0..0x80 => 1,
+        0x80..0x4000 => 2,
+        long => (64 - long.leading_zeros() as usize).div_ceil(7),
+    }
+}
+
+/// Bytes of a [`Numbers`]: five numbers of ten bytes each fit, and more.
+const NUMBERS_BYTES: usize = 64;
+
+/// Numbers that follow each other, encoded on the stack, to be appended at once.
+pub(super) struct Numbers {
+    bytes: [u8; NUMBERS_BYTES],
+    len: usize,
+}
+
+impl Numbers {
+    pub(super) fn new() -> Numbers {
+        Numbers { bytes: [0; NUMBERS_BYTES], len: 0 }
+    }
+
+    /// Adds a byte.
+    #[inline]
+    pub(super) fn byte(&mut self, byte: u8) {
+        // There is room for all numbers of a record.
+        self.bytes[self.len % NUMBERS_BYTES] = byte;
+        self.len += 1;
+    }
+
+    /// Adds a zig-zag varint.
+    #[inline]
+    pub(super) fn varlong(&mut self, value: i64) {
+        let mut rest = zigzag(value);
+        while rest >= 0x80 {
+            self.byte((rest as u8) | 0x80);
+            rest >>= 7;
+        }
+        self.byte(rest as u8);
+    }
+
+    /// Appends them, and begins with the next ones.
+    #[inline]
+    pub(super) fn flush(&mut self, out: &mut BytesMut) {
+        out.put_slice(self.bytes.get(..self.len).unwrap_or_default());
+        self.len = 0;
+    }
 }
 
 /// Reads a varint of 32 bits at `*at` and advances; `None` if it is truncated or too long.
