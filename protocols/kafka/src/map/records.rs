@@ -14,6 +14,7 @@ const WHOLE_RECORD_BYTES_MAX: usize = 64 * 1024;
 const NUMBER_BYTES_MAX: usize = 10;
 
 /// The fields of a record that are checked.
+#[cfg_attr(test, derive(Debug, PartialEq, Eq))]
 pub(super) struct RecordFields {
     pub(super) timestamp_delta: i64,
     pub(super) offset_delta: i32,
@@ -170,25 +171,110 @@ impl Records<'_> {
     /// The next record; `None` if it is malformed.
     #[inline]
     fn next(&mut self) -> Option<RecordFields> {
-        let length = usize::try_from(get_varint(self.bytes, &mut self.at)?).ok()?;
-        let end = self.at.checked_add(length)?;
+        match self.next_common() {
+            Some(fields) => Some(fields),
+            None => self.next_any(),
+        }
+    }
+
+    /// The next record, if it has no headers and its numbers are short, as those of most. `None` says nothing about others.
+    #[inline]
+    fn next_common(&mut self) -> Option<RecordFields> {
+        let mut at = self.at;
+        let length = usize::try_from(get_varint(self.bytes, &mut at)?).ok()?;
+        let end = at.checked_add(length)?;
+        // The attributes take one byte and are unused.
+        at += 1;
+        let mut numbers = ShortNumbers::at(self.bytes, at)?;
+        let timestamp_delta = numbers.next()?;
+        let offset_delta = numbers.next()?;
+        let key = numbers.next()?;
+        let value = match usize::try_from(key) {
+            Err(_) if key == -1 => {
+                let value = numbers.next()?;
+                at += numbers.taken;
+                value
+            }
+            key => {
+                at += numbers.taken + key.ok()?;
+                get_varint(self.bytes, &mut at)?
+            }
+        };
+        match usize::try_from(value) {
+            Err(_) if value == -1 => {}
+            value => at = at.checked_add(value.ok()?)?,
+        }
+        // The number of headers is the last byte.
+        if self.bytes.get(at) != Some(&0) || at + 1 != end {
+            return None;
+        }
+        self.at = end;
+        let timestamp_delta = i64::from(timestamp_delta);
+        Some(RecordFields { timestamp_delta, offset_delta, has_key: key >= 0, claims_origin: false })
+    }
+
+    #[inline(never)]
+    fn next_any(&mut self) -> Option<RecordFields> {
+        let mut at = self.at;
+        let length = usize::try_from(get_varint(self.bytes, &mut at)?).ok()?;
+        let end = at.checked_add(length)?;
         let record = self.bytes.get(..end)?;
         // The attributes take one byte and are unused.
-        let mut at = self.at + 1;
+        at += 1;
         let timestamp_delta = get_varlong(record, &mut at)?;
         let offset_delta = get_varint(record, &mut at)?;
         let has_key = skip(record, &mut at)?;
         skip(record, &mut at)?;
         // Every header takes at least two bytes, so the remaining bytes bound the loop.
         let headers = u32::try_from(get_varint(record, &mut at)?).ok()?;
-        let claims_origin = headers > 0 && is_origin(record, at);
-        for _ in 0..headers {
-            let named = skip(record, &mut at)?;
-            skip(record, &mut at).filter(|_| named)?;
-        }
+        let claims_origin = headers > 0 && skip_headers(record, &mut at, headers)?;
         self.at = end;
         (at == end).then_some(RecordFields { timestamp_delta, offset_delta, has_key, claims_origin })
     }
+}
+
+/// Numbers of one or two bytes each that follow each other, read together: up to four of them.
+struct ShortNumbers {
+    bytes: u64,
+    /// Bytes of those that were read.
+    taken: usize,
+}
+
+impl ShortNumbers {
+    /// Those from this place on; `None` near the end.
+    #[inline]
+    fn at(bytes: &[u8], at: usize) -> Option<ShortNumbers> {
+        let bytes = u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?);
+        Some(ShortNumbers { bytes, taken: 0 })
+    }
+
+    /// The next number; `None` if it has more bytes.
+    #[inline]
+    fn next(&mut self) -> Option<i32> {
+        let bytes = self.bytes as u32;
+        let number = if bytes & 0x80 == 0 {
+            self.bytes >>= 8;
+            self.taken += 1;
+            bytes & 0x7f
+        } else if bytes & 0x8000 == 0 {
+            self.bytes >>= 16;
+            self.taken += 2;
+            bytes & 0x7f | (bytes & 0x7f00) >> 1
+        } else {
+            return None;
+        };
+        Some((number >> 1) as i32 ^ -((number & 1) as i32))
+    }
+}
+
+/// Skips the headers of a record. Whether the first of them has the name of the one that tells the origin.
+fn skip_headers(record: &[u8], at: &mut usize, headers: u32) -> Option<bool> {
+    let claims_origin = is_origin(record, *at);
+    for _ in 0..headers {
+        let named = skip(record, at)?;
+        skip(record, at).filter(|_| named)?;
+    }
+    Some(claims_origin)
 }
 
 /// Whether the header here has the name of the one that tells the origin. Its length may have more bytes than it needs.
@@ -205,4 +291,41 @@ fn skip(record: &[u8], at: &mut usize) -> Option<bool> {
     let Ok(length) = usize::try_from(length) else { return (length == -1).then_some(false) };
     *at = at.checked_add(length).filter(|end| *end <= record.len())?;
     Some(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use inver_storage::batch::BatchBuilder;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn all<'a>(
+        bytes: &'a [u8],
+        next: impl Fn(&mut Records<'a>) -> Option<RecordFields>,
+    ) -> Vec<(RecordFields, usize)> {
+        let mut records = Records { bytes, at: 0 };
+        std::iter::from_fn(|| Some((next(&mut records)?, records.at))).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn common_records_are_read_as_all_others_are(
+            sizes in prop::collection::vec((0i64..20_000, 0usize..200, prop::option::of(0usize..200), 0usize..2), 1..200),
+            damage in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
+        ) {
+            let mut builder = BatchBuilder::new(0);
+            for (time, key, value, headers) in sizes {
+                let (key, value) = (vec![b'k'; key], value.map(|value| vec![b'v'; value]));
+                let headers = &[(&b"name"[..], None); 1][..headers];
+                builder.push(time, (!key.is_empty()).then_some(&key), headers, value.as_deref());
+            }
+            let mut bytes = builder.finish().bytes().get(HEADER_BYTES..).unwrap_or_default().to_vec();
+            if let Some((at, byte)) = damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            prop_assert_eq!(all(&bytes, Records::next), all(&bytes, Records::next_any));
+        }
+    }
 }
