@@ -384,19 +384,9 @@ impl Publisher {
             }
         }
         let set = accepting.as_ref().unwrap_or(&route.set);
-        let mut taken = false;
-        for set in std::iter::once(set).chain(&route.formatted).filter(|set| !set.is_empty()) {
-            match route.tombstones.filter(|_| clears).and_then(|stream| set.split(stream)) {
-                None => self.write_batch.add(set, route.key.as_deref(), message),
-                Some((captured, others)) => {
-                    let tombstone = Message { value: None, ..*message };
-                    self.write_batch.add(&Arc::new(captured), route.key.as_deref(), &tombstone);
-                    if !others.is_empty() {
-                        self.write_batch.add(&Arc::new(others), route.key.as_deref(), message);
-                    }
-                }
-            }
-            taken = true;
+        let mut taken = self.write_to(set, &route, message, clears);
+        for set in &route.formatted {
+            taken |= self.write_to(set, &route, message, clears);
         }
         // With `to_all`, what nobody has stays where it was, and is published again.
         if let Some(histories) = &route.histories
@@ -408,6 +398,31 @@ impl Publisher {
         self.cost += route.receivers + 1;
         self.unroutable += u64::from(!taken);
         Ok(Routed { destinations, refused: is_refused, is_split: is_refused && (taken || is_dead_lettered) })
+    }
+
+    /// Copies a message into the write batch for these receivers of its route. Whether there are any.
+    #[inline]
+    fn write_to(
+        &mut self,
+        set: &Arc<ReceiverSet>,
+        route: &Route,
+        message: &Message<'_>,
+        clears: bool,
+    ) -> bool {
+        if set.is_empty() {
+            return false;
+        }
+        match route.tombstones.filter(|_| clears).and_then(|stream| set.split(stream)) {
+            None => self.write_batch.add(set, route.key.as_deref(), message),
+            Some((captured, others)) => {
+                let tombstone = Message { value: None, ..*message };
+                self.write_batch.add(&Arc::new(captured), route.key.as_deref(), &tombstone);
+                if !others.is_empty() {
+                    self.write_batch.add(&Arc::new(others), route.key.as_deref(), message);
+                }
+            }
+        }
+        true
     }
 
     /// Whether what is special about a route refuses a message. Counts what captures make of it, and notes its queues where

@@ -36,7 +36,7 @@ impl HeaderWriter {
         self.count = 1;
         self.expires_ms = expires_ms;
         self.properties = 0;
-        put_bytes(&mut self.buf, origin::HEADER);
+        self.buf.extend_from_slice(&origin::ENCODED_HEADER);
         put_varint(&mut self.buf, (origin.len() + COUNT_BYTES) as i64);
         self.buf.extend_from_slice(origin.as_bytes());
         self.count_at = self.buf.len();
@@ -148,7 +148,11 @@ impl HeaderWriter {
 }
 
 fn put_bytes(buf: &mut Vec<u8>, bytes: &[u8]) {
-    put_varint(buf, bytes.len() as i64);
+    match bytes.len() {
+        // Most: the zig-zag length has one byte.
+        short @ 0..64 => buf.push((short * 2) as u8),
+        long => put_varint(buf, long as i64),
+    }
     buf.extend_from_slice(bytes);
 }
 

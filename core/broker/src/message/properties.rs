@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use itoa::Buffer;
 
+use super::origin::encoded_name;
+
 /// The names of the properties that more than one reader knows, and of headers with a meaning.
 pub mod name {
     /// When the message expires: milliseconds since 1970. Always the first property.
@@ -60,6 +62,9 @@ pub mod name {
     /// A user's header by whose value readers of streams filter.
     pub const FILTER_VALUE: &[u8] = b"x-stream-filter-value";
 }
+
+/// The name of [`Property::ExpiresMs`] as it is stored, with its length.
+pub(super) const ENCODED_EXPIRES: [u8; name::EXPIRES.len() + 1] = encoded_name(name::EXPIRES);
 
 /// A property, decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

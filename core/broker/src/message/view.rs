@@ -6,7 +6,7 @@ use inver_storage::batch::Record;
 
 use super::headers::Headers;
 use super::origin::{self, NEUTRAL_ORIGIN, Origin};
-use super::properties::{Property, name, parse};
+use super::properties::{ENCODED_EXPIRES, Property, name, parse};
 use super::reserved::{self, From};
 
 /// A header: its name, and its value, which can be null.
@@ -58,7 +58,17 @@ impl<'a> RawHeaders<'a> {
         Some(Some(field))
     }
 
+    /// The header of a name of this encoding, if it is the next: its value, and what is behind it. Costs less than
+    /// decoding the name.
+    #[inline]
+    fn behind(self, encoded_name: &[u8]) -> Option<(Option<&'a [u8]>, RawHeaders<'a>)> {
+        let mut rest =
+            RawHeaders { left: self.left.checked_sub(1)?, bytes: self.bytes.strip_prefix(encoded_name)? };
+        Some((rest.field()?, rest))
+    }
+
     /// A length of several bytes, behind the first of them.
+    #[cold]
     fn long_length(&mut self, first: u8) -> Option<u64> {
         let (mut z, mut shift) = (u64::from(first & 0x7f), 7);
         loop {
@@ -114,9 +124,9 @@ impl<'a> HeaderView<'a> {
     }
 
     pub(crate) fn over(all: RawHeaders<'a>) -> Self {
-        let mut rest = all;
-        match rest.next().and_then(|(name, value)| Origin::decode(name, value)) {
-            Some(origin) => {
+        let first = all.behind(&origin::ENCODED_HEADER);
+        match first.and_then(|(value, rest)| Some((Origin::decode(value?)?, rest))) {
+            Some((origin, rest)) => {
                 HeaderView { origin: Some(origin.name), rest, properties: u32::from(origin.properties) }
             }
             None => HeaderView { origin: None, rest: all, properties: 0 },
@@ -179,6 +189,12 @@ impl<'a> HeaderView<'a> {
         self.user().find(|(name, _)| *name == name::ADDRESS).and_then(|(_, value)| value)
     }
 
+    /// Whether there are headers of the user.
+    #[must_use]
+    pub fn has_user(&self) -> bool {
+        self.rest.left > self.properties
+    }
+
     /// The user's headers as they are stored, in order. Skips the properties one by one.
     #[must_use]
     pub fn user(&self) -> RawHeaders<'a> {
@@ -214,12 +230,10 @@ pub(crate) fn priority(record: &Record) -> Option<u8> {
 #[must_use]
 pub fn expires_ms(record: &Record) -> Option<i64> {
     // Read for every message that is delivered: the first two headers tell.
-    let mut headers = RawHeaders::of(record);
-    if record.header_count < 2 || record.is_marked || headers.next()?.0 != origin::HEADER {
+    if record.is_marked {
         return None;
     }
-    match headers.next()? {
-        (name::EXPIRES, Some(value)) => parse(value),
-        _ => None,
-    }
+    let (_, headers) = RawHeaders::of(record).behind(&origin::ENCODED_HEADER)?;
+    let (expires, _) = headers.behind(&ENCODED_EXPIRES)?;
+    parse(expires?)
 }
