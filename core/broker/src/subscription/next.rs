@@ -93,14 +93,31 @@ impl State {
         loads: &mut Vec<Load>,
     ) -> Option<Delivery> {
         while !self.limits.is_round_full() {
+            if self.has_only_new() {
+                // The common case, in few moves of the message.
+                let delivery = self.next_of_sources(read_bytes, loads)?;
+                self.limits.bytes.subtract(value_bytes(&delivery.record));
+                let Some(reason) = self.over_limit(&delivery) else { return Some(delivery) };
+                self.limits.drop_message(delivery.id, delivery.record, reason);
+                continue;
+            }
             let (delivery, reason) = self.next_unchecked(read_bytes, loads)?;
-            let over_limit = || self.limits.drop_reason(&delivery).filter(|_| !self.is_undelivered_full());
-            match reason.or_else(over_limit) {
+            match reason.or_else(|| self.over_limit(&delivery)) {
                 None => return Some(delivery),
                 Some(reason) => self.limits.drop_message(delivery.id, delivery.record, reason),
             }
         }
         None
+    }
+
+    /// Whether the next message is the sources': none waits that was taken before.
+    fn has_only_new(&self) -> bool {
+        self.requeued.is_empty() && self.peeked.is_none() && self.priorities.is_none()
+    }
+
+    #[inline]
+    fn over_limit(&self, delivery: &Delivery) -> Option<DropReason> {
+        self.limits.drop_reason(delivery).filter(|_| !self.is_undelivered_full())
     }
 
     /// The next message, and the reason to drop it if one was set before.
@@ -164,6 +181,7 @@ impl State {
         None
     }
 
+    #[inline]
     fn next_of_sources(&mut self, read_bytes: usize, loads: &mut Vec<Load>) -> Option<Delivery> {
         for _ in 0..self.sources.len() {
             let at = self.next_source;

@@ -314,14 +314,15 @@ impl MemorySource {
         Some(LiveBatch { bytes, messages, topic })
     }
 
+    #[inline]
     pub(super) fn take(&mut self, read_bytes: usize) -> Offer {
-        match (self.take_from_memory(), &mut self.spill) {
-            (Some(taken), _) => Offer::Taken(taken),
-            (None, Some(spill)) => spill.take(read_bytes),
-            (None, None) => Offer::Empty,
+        if let Some(taken) = self.take_from_memory() {
+            return Offer::Taken(taken);
         }
+        self.spill.as_mut().map_or(Offer::Empty, |spill| spill.take(read_bytes))
     }
 
+    #[inline]
     fn take_from_memory(&mut self) -> Option<Taken> {
         loop {
             if let Some(open) = &mut self.open {

@@ -86,6 +86,7 @@ impl Source {
     }
 
     /// The next message.
+    #[inline]
     pub(super) fn take(&mut self, read_bytes: usize) -> Offer {
         match self {
             Source::Stream(s) => s.take(read_bytes),
@@ -337,6 +338,7 @@ impl Open {
         (self.base..self.end).contains(&offset)
     }
 
+    #[inline]
     fn next(&mut self) -> Option<Taken> {
         loop {
             match self.records.next()? {
