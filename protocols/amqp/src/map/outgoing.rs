@@ -121,34 +121,33 @@ impl Renderer {
         }
         let (exchange, routing_key) =
             (known.exchange.unwrap_or_default(), known.routing_key.unwrap_or_default());
-        if let (Some(properties), true) = (known.verbatim, known.deaths.is_empty()) {
-            return Outgoing { exchange, routing_key, properties, body };
-        }
-        self.properties.clear();
-        self.table.clear();
-        let mut all = match known.verbatim {
-            Some(raw) => Properties::parse(raw).unwrap_or_default(),
-            None => {
-                let mut all = known.properties;
-                if headers.user().left() > 0 {
-                    let mut writer = TableWriter::new(&mut self.table);
-                    for (name, value) in headers.written() {
-                        writer.field(name, value.map_or(Value::Void, Value::Text));
-                    }
-                    all.headers = Some(Table::of(&self.table));
-                }
-                all
+        let Renderer { properties, table, .. } = self;
+        if known.deaths.is_empty() {
+            if let Some(properties) = known.verbatim {
+                return Outgoing { exchange, routing_key, properties, body };
             }
-        };
-        let mut died = Vec::new();
-        if !known.deaths.is_empty() {
+            if headers.has_user() {
+                known.properties.headers = Some(written(&headers, table));
+            }
+            properties.clear();
+            known.properties.encode(properties);
+        } else {
+            let mut all = match known.verbatim {
+                Some(raw) => Properties::parse(raw).unwrap_or_default(),
+                None if headers.has_user() => {
+                    Properties { headers: Some(written(&headers, table)), ..known.properties }
+                }
+                None => known.properties,
+            };
+            let mut died = Vec::new();
             deaths::write(&known.deaths, all.headers.unwrap_or_default(), &mut died);
             all.headers = Some(Table::of(&died));
             // The death record has the original expiration.
             all.expiration = None;
+            properties.clear();
+            all.encode(properties);
         }
-        all.encode(&mut self.properties);
-        Outgoing { exchange, routing_key, properties: &self.properties, body }
+        Outgoing { exchange, routing_key, properties, body }
     }
 
     /// Renders a record from another protocol, by the shared properties.
@@ -237,6 +236,16 @@ impl Renderer {
             body: record.value.as_deref().unwrap_or_default(),
         }
     }
+}
+
+/// The user's headers as a table of AMQP.
+fn written<'t>(headers: &HeaderView<'_>, table: &'t mut Vec<u8>) -> Table<'t> {
+    table.clear();
+    let mut writer = TableWriter::new(table);
+    for (name, value) in headers.written() {
+        writer.field(name, value.map_or(Value::Void, Value::Text));
+    }
+    Table::of(table)
 }
 
 /// The header with the number of earlier deliveries of a message from a quorum queue.

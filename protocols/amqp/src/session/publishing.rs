@@ -1,11 +1,14 @@
 //! `basic.publish`, mandatory messages and `basic.return`.
 
 use inver_broker::{Message, Target};
-use inver_driver::{Count, count, count_received};
+use inver_driver::{Count, CountedPublisher, count, count_received};
 
+use super::assembly::Assembly;
 use super::channel::Channel;
-use super::confirms::Answer;
+use super::confirms::{Answer, ChannelConfirms};
 use super::shared::Shared;
+use super::tracing::trace_published;
+use super::transaction::Transaction;
 use crate::codec::content::Properties;
 use crate::codec::{ContentHeader, Method, write};
 use crate::error::{Refusal, ReplyCode};
@@ -21,14 +24,11 @@ impl Channel {
         shared: &mut Shared,
         out: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
-        let mut assembly = std::mem::take(&mut self.assembly);
-        let result = match assembly.header(header, shared.limits.message_bytes_max) {
-            Ok(Some(publish)) => self.publish(&publish, shared, out),
-            Ok(None) => Ok(()),
-            Err(refusal) => Err(refusal),
-        };
-        self.assembly = assembly;
-        result
+        let (assembly, publishing) = self.split();
+        match assembly.header(header, shared.limits.message_bytes_max)? {
+            Some(publish) => publishing.publish(&publish, shared, out),
+            None => Ok(()),
+        }
     }
 
     /// Processes a content body frame.
@@ -38,47 +38,79 @@ impl Channel {
         shared: &mut Shared,
         out: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
-        let mut assembly = std::mem::take(&mut self.assembly);
+        let (assembly, publishing) = self.split();
         let result = match assembly.body(payload, &mut shared.bodies) {
-            Ok(Some(publish)) => self.publish(&publish, shared, out),
+            Ok(Some(publish)) => publishing.publish(&publish, shared, out),
             Ok(None) => Ok(()),
             Err(refusal) => Err(refusal),
         };
         assembly.trim(&mut shared.bodies);
-        self.assembly = assembly;
         result
     }
 
-    /// Publishes a whole message, or holds it for the commit of a transaction.
-    fn publish(
+    /// The message that is being assembled, and what publishes it when it is whole.
+    fn split(&mut self) -> (&mut Assembly, Publishing<'_>) {
+        let Channel { number, assembly, confirms, transaction, reply_queue, publisher, .. } = self;
+        let replies = Replies { number: *number, queue: reply_queue.as_deref() };
+        (assembly, Publishing { replies, confirms, transaction, publisher })
+    }
+
+    /// See [`Replies::publish`].
+    pub(super) fn publish_now(
         &mut self,
         publish: &Publish<'_>,
         shared: &mut Shared,
         out: &mut Vec<u8>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Answer, Refusal> {
+        Replies { number: self.number, queue: self.reply_queue.as_deref() }.publish(publish, shared, out)
+    }
+}
+
+/// What of a channel takes part in a publish, beside the message that it assembled.
+struct Publishing<'c> {
+    replies: Replies<'c>,
+    confirms: &'c mut ChannelConfirms,
+    transaction: &'c mut Option<Transaction>,
+    publisher: &'c mut Option<CountedPublisher>,
+}
+
+/// Where what comes back of a publish goes.
+#[derive(Clone, Copy)]
+struct Replies<'c> {
+    /// The channel number.
+    number: u16,
+    /// The queue behind `amq.rabbitmq.reply-to`, if the channel consumes from it.
+    queue: Option<&'c str>,
+}
+
+impl Publishing<'_> {
+    /// Publishes a whole message, or holds it for the commit of a transaction.
+    fn publish(self, publish: &Publish<'_>, shared: &mut Shared, out: &mut Vec<u8>) -> Result<(), Refusal> {
         count_received(publish.body.len());
         self.publisher.get_or_insert_default();
-        if let Some(transaction) = &mut self.transaction {
+        if let Some(transaction) = self.transaction {
             let (name, routing_key) = (publish.exchange, publish.routing_key);
             let to = Target::Exchange { name, routing_key, more_keys: &[] };
             shared.publisher.check(to).map_err(|error| shared.publish_refused(error))?;
             let held_bytes = &mut shared.transaction_bytes;
             return transaction.hold(publish, shared.limits.transaction_bytes_max, held_bytes);
         }
-        let answer = self.publish_now(publish, shared, out)?;
+        let answer = self.replies.publish(publish, shared, out)?;
         if self.confirms.enabled {
             shared.unconfirmed += 1;
             count(Count::ToConfirm, 1);
             if self.confirms.count(answer) {
-                shared.published.push(self.number);
+                shared.published.push(self.replies.number);
             }
         }
         Ok(())
     }
+}
 
+impl Replies<'_> {
     /// Routes a message into the write batch. A mandatory message that matches no binding is returned.
-    pub(super) fn publish_now(
-        &mut self,
+    fn publish(
+        self,
         publish: &Publish<'_>,
         shared: &mut Shared,
         out: &mut Vec<u8>,
@@ -124,7 +156,7 @@ impl Channel {
                     && let Some(queues) = shared.publisher.take_traced()
                 {
                     let (namespace, connection) = (&shared.client.namespace, &shared.connection);
-                    self.trace_published(publish, &more_keys, &queues, namespace, connection);
+                    trace_published(self.number, publish, &more_keys, &queues, namespace, connection);
                 }
                 Ok(if routed.refused { Answer::Nack } else { Answer::Ack })
             }
@@ -133,7 +165,7 @@ impl Channel {
     }
 
     /// The properties with the channel's reply queue in place of `amq.rabbitmq.reply-to`.
-    fn reply_to(&self, publish: &Publish<'_>) -> Result<Option<Vec<u8>>, Refusal> {
+    fn reply_to(self, publish: &Publish<'_>) -> Result<Option<Vec<u8>>, Refusal> {
         let needle = REPLY_TO.as_bytes();
         if publish.properties.len() <= needle.len() {
             return Ok(None);
@@ -142,7 +174,7 @@ impl Channel {
         if properties.reply_to != Some(needle) {
             return Ok(None);
         }
-        let Some(queue) = &self.reply_queue else {
+        let Some(queue) = self.queue else {
             return Err(Refusal::precondition_failed("fast reply consumer does not exist"));
         };
         let mut raw = Vec::new();

@@ -7,20 +7,20 @@ use super::shared::Shared;
 use crate::firehose::Firehose;
 use crate::map::{Publish, Renderer};
 
-impl Channel {
-    /// A client published a message to these queues.
-    #[cold]
-    pub(super) fn trace_published(
-        &self,
-        publish: &Publish<'_>,
-        more_keys: &[&[u8]],
-        queues: &[String],
-        namespace: &Namespace,
-        connection: &LiveConnection,
-    ) {
-        self.with_firehose(namespace, connection, |it| it.published(publish, more_keys, queues));
-    }
+/// A client published a message to these queues, on the channel of this number.
+#[cold]
+pub(super) fn trace_published(
+    number: u16,
+    publish: &Publish<'_>,
+    more_keys: &[&[u8]],
+    queues: &[String],
+    namespace: &Namespace,
+    connection: &LiveConnection,
+) {
+    with_firehose(number, namespace, connection, |it| it.published(publish, more_keys, queues));
+}
 
+impl Channel {
     /// Messages were delivered from a queue or topic.
     #[cold]
     pub(super) fn trace_delivered(
@@ -31,7 +31,7 @@ impl Channel {
         shared: &Shared,
     ) {
         let mut renderer = Renderer::default();
-        self.with_firehose(&shared.client.namespace, &shared.connection, |firehose| {
+        with_firehose(self.number, &shared.client.namespace, &shared.connection, |firehose| {
             for delivery in deliveries {
                 let source = delivery.topic.as_deref().unwrap_or(queue);
                 let message = renderer.render(&delivery.record, source, table_max, shared.now_ms);
@@ -39,15 +39,15 @@ impl Channel {
             }
         });
     }
+}
 
-    fn with_firehose(
-        &self,
-        namespace: &Namespace,
-        connection: &LiveConnection,
-        tell: impl FnOnce(&Firehose<'_>),
-    ) {
-        let name = format!("{} -> {}", connection.peer(), connection.local());
-        let user = connection.user().unwrap_or_default();
-        tell(&Firehose { namespace, user, connection: &name, channel: self.number });
-    }
+fn with_firehose(
+    channel: u16,
+    namespace: &Namespace,
+    connection: &LiveConnection,
+    tell: impl FnOnce(&Firehose<'_>),
+) {
+    let name = format!("{} -> {}", connection.peer(), connection.local());
+    let user = connection.user().unwrap_or_default();
+    tell(&Firehose { namespace, user, connection: &name, channel });
 }
