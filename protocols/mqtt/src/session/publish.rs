@@ -44,6 +44,12 @@ pub(super) fn check_publish(qos: Qos, retain: bool, limits: ClientLimits) -> Res
     Ok(())
 }
 
+/// Whether a topic has more levels than that. One with fewer bytes has not.
+#[inline]
+fn has_too_many_levels(topic: &str, levels_max: usize) -> bool {
+    topic.len() >= levels_max && topic.bytes().filter(|&byte| byte == b'/').count() >= levels_max
+}
+
 impl Session {
     /// Routes a PUBLISH and copies it into the turn's write batch. The acknowledgement waits until that is committed.
     pub(super) fn publish(&mut self, publish: &Publish<'_>) -> Result<(), Stop> {
@@ -86,7 +92,7 @@ impl Session {
             Some(Reason::TopicNameInvalid)
         } else if let Some(reason) = refused_topic(topic) {
             Some(reason)
-        } else if topic.bytes().filter(|&byte| byte == b'/').count() >= self.server.config.topic_levels_max {
+        } else if has_too_many_levels(topic, self.server.config.topic_levels_max) {
             Some(Reason::TopicNameInvalid)
         } else {
             None

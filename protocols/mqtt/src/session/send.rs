@@ -252,7 +252,7 @@ impl Session {
                 false => granted.min(outgoing.qos),
             }),
             retain: matched.retain_as_published && outgoing.retain,
-            subscription_ids: matched.ids.clone(),
+            subscription_ids: SmallVec::from_slice(&matched.ids),
         }
     }
 }
