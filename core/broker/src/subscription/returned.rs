@@ -19,6 +19,10 @@ use crate::seeded_bugs::{Bug, is_seeded};
 /// So many messages are put in order at once; more of them, on a thread where blocking is allowed.
 const AT_ONCE_MAX: usize = 10_000;
 
+/// Messages are inserted one by one into so many times as many that wait. A thousand consumers that leave at once must not
+/// cost a walk over all messages each.
+const INSERTED_ONE_BY_ONE: usize = 16;
+
 /// So many returned messages are counted one by one in the log; of more of them, the ranges that they are in.
 const COUNTED_ONE_BY_ONE_MAX: usize = 1024;
 
@@ -174,7 +178,10 @@ impl State {
             messages.into_iter().for_each(|(id, requeued)| priorities.put_back(id, requeued));
         } else if self.requeued.is_empty() {
             self.requeued = messages;
+        } else if messages.len() < self.requeued.len() / INSERTED_ONE_BY_ONE {
+            self.requeued.extend(messages);
         } else {
+            // Builds a new tree, which costs as much as there are messages of both.
             self.requeued.append(&mut messages);
         }
         self.try_again();
