@@ -5,14 +5,15 @@
 //! counts, and whether any number of them may follow. Matching keeps a set of nodes instead of recursing, so that an
 //! address of sixty thousand levels needs no stack.
 
-use std::hash::RandomState;
+mod edges;
 
-use hashbrown::{Equivalent, HashMap};
 use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 
 use crate::address::{Address, Filter, Step};
 use crate::bag::{Bag, Hashed};
+
+use self::edges::Edges;
 
 const ROOT: u32 = 0;
 const NONE: u32 = u32::MAX;
@@ -21,19 +22,8 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug)]
 pub(crate) struct Trie<T> {
     nodes: Vec<Node<T>>,
-    /// Clients choose the levels: the hash is none that they could predict.
-    edges: HashMap<(u32, Box<[u8]>), u32, RandomState>,
+    edges: Edges,
     free: Vec<u32>,
-}
-
-/// A key of `edges`, borrowed.
-#[derive(Hash)]
-struct Edge<'a>(u32, &'a [u8]);
-
-impl Equivalent<(u32, Box<[u8]>)> for Edge<'_> {
-    fn equivalent(&self, (from, level): &(u32, Box<[u8]>)) -> bool {
-        self.0 == *from && *self.1 == **level
-    }
 }
 
 /// The steps of a filter, wildcards in a row in a fixed form: those of one level first, then one of many.
@@ -81,7 +71,7 @@ impl<T: Hashed> Hashed for Value<T> {
 
 impl<T> Default for Trie<T> {
     fn default() -> Self {
-        Trie { nodes: vec![Node::new(NONE)], edges: HashMap::default(), free: Vec::new() }
+        Trie { nodes: vec![Node::new(NONE)], edges: Edges::default(), free: Vec::new() }
     }
 }
 
@@ -157,7 +147,7 @@ impl<T> Trie<T> {
                     next.push(node.one);
                 }
                 if node.has_literals() {
-                    next.extend(self.edges.get(&Edge(n, level)));
+                    next.extend(self.edges.get(n, level));
                 }
             }
             std::mem::swap(&mut here, &mut next);
@@ -196,7 +186,7 @@ impl<T> Trie<T> {
     pub(crate) fn exactly<'a>(&'a self, address: &Address, found: impl FnMut(&'a T)) {
         let mut at = ROOT;
         for level in address.levels() {
-            let Some(&child) = self.edges.get(&Edge(at, level)) else { return };
+            let Some(child) = self.edges.get(at, level) else { return };
             at = child;
         }
         self.nodes[at as usize].values.iter().map(|v| &v.value).for_each(found);
@@ -220,7 +210,7 @@ impl<T> Trie<T> {
         let child = match step {
             Step::One => node.one,
             Step::Many => node.many,
-            Step::Literal(l) => self.edges.get(&Edge(at, l)).copied().unwrap_or(NONE),
+            Step::Literal(l) => self.edges.get(at, l).unwrap_or(NONE),
         };
         (child != NONE).then_some(child)
     }
@@ -252,9 +242,7 @@ impl<T> Trie<T> {
         match step {
             Step::One => node.one = child,
             Step::Many => node.many = child,
-            Step::Literal(l) => {
-                self.edges.insert((at, l.clone()), child);
-            }
+            Step::Literal(l) => self.edges.insert(at, l, child),
         }
         child
     }
@@ -272,9 +260,7 @@ impl<T> Trie<T> {
             match step {
                 Step::One => up.one = NONE,
                 Step::Many => up.many = NONE,
-                Step::Literal(l) => {
-                    self.edges.remove(&Edge(parent, l));
-                }
+                Step::Literal(l) => self.edges.remove(parent, l),
             }
             self.nodes[node as usize] = Node::new(NONE);
             self.free.push(node);
