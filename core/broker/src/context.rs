@@ -22,6 +22,8 @@ use crate::reclaim::Reclaim;
 use crate::telemetry::Counters;
 use crate::timers::Timers;
 
+pub(crate) use crate::clock::OneByOne;
+
 /// Pause between two acknowledgements whose time is measured.
 const SETTLE_PAUSE: Duration = Duration::from_millis(1);
 

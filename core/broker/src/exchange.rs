@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use inver_storage::Lsn;
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockWriteGuard};
 
 use crate::address::Address;
 use crate::bindings::{self, BindTarget, Binding, BindingTable, Removed};
@@ -201,6 +201,26 @@ impl Exchange {
     ) -> Removed<RouteTarget> {
         let hash = bindings::hash(target, key, arguments);
         self.remove(hash, slashed, key, |b| b.is(target, key, arguments))
+    }
+
+    /// Removes the bindings of one target by slashed filters. Another thread that waits for the bindings gets them next,
+    /// before others are removed.
+    pub(crate) fn unbind_filters<'f>(
+        &self,
+        target: &RouteTarget,
+        filters: impl IntoIterator<Item = &'f [u8]>,
+    ) {
+        let arguments = Arguments::new();
+        let mut table = self.table.write();
+        let remove = |filter| {
+            let hash = bindings::hash(target, filter, &arguments);
+            table.remove(hash, true, filter, |b| b.is(target, filter, &arguments))
+        };
+        // Dropped after the lock is given up.
+        let removed: Vec<Removed<RouteTarget>> = filters.into_iter().map(remove).collect();
+        let count: usize = removed.iter().map(|of_filter| of_filter.len()).sum();
+        self.bindings.fetch_sub(count, Ordering::AcqRel);
+        RwLockWriteGuard::unlock_fair(table);
     }
 
     /// Removes the bindings with this hash and key that `remove` selects.

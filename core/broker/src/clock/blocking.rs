@@ -45,11 +45,34 @@ impl Blocking {
         at_once_max: usize,
         work: impl FnOnce() + Send + 'static,
     ) {
-        let at_once_max = self.0.as_ref().map_or(at_once_max, |it| it.at_once_max.min(at_once_max));
-        match self.0.is_some() || Handle::try_current().is_ok() {
-            true if count > at_once_max => self.spawn(work),
-            _ => work(),
+        match self.has_place() && !self.is_little(count, at_once_max) {
+            true => self.spawn(work),
+            false => work(),
         }
+    }
+
+    /// Whether work of this size is done at once.
+    pub(crate) fn is_little(&self, count: usize, at_once_max: usize) -> bool {
+        count <= self.0.as_ref().map_or(at_once_max, |it| it.at_once_max.min(at_once_max))
+    }
+
+    /// Runs slices of work, each by itself and one after the other, until one says that none follows. Without another place to run
+    /// them, all at once.
+    pub(crate) fn spawn_slices(&self, mut slice: impl FnMut() -> bool + Send + 'static) {
+        if !self.has_place() {
+            while slice() {}
+            return;
+        }
+        let blocking = self.clone();
+        self.spawn(move || {
+            if slice() {
+                blocking.spawn_slices(slice);
+            }
+        });
+    }
+
+    fn has_place(&self) -> bool {
+        self.0.is_some() || Handle::try_current().is_ok()
     }
 
     /// Runs work and waits for its end.

@@ -11,6 +11,7 @@
 //! instead of sleeping. [`Blocking`] is the same for threads: a simulation is handed the work and runs it in its own order.
 
 mod blocking;
+mod one_by_one;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -21,6 +22,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::seeded_bugs::{Bug, is_seeded};
+
+pub(crate) use one_by_one::OneByOne;
 
 pub use blocking::{Blocking, Work};
 

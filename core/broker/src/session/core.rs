@@ -31,8 +31,9 @@ use crate::spec::{Expiry, InboxBounds, Mode, SubscriptionOptions};
 use crate::subscription::{Subscription, Trim};
 use crate::value::Arguments;
 
-/// So many subscriptions of a session that ends are removed at once; more of them, on a thread where blocking is allowed.
-const LEFT_AT_ONCE_MAX: usize = 1000;
+/// So many subscriptions of a session that ended are removed at once: less than a millisecond of work, for which the bindings
+/// of the hub are locked. More of them are removed elsewhere, after those of sessions that ended before.
+const LEFT_AT_ONCE_MAX: usize = 256;
 
 /// A session.
 pub(crate) struct SessionCore {
@@ -381,18 +382,30 @@ impl SessionCore {
         // The client may come again at once and want these.
         let exclusive = filters.iter().filter(|(_, options)| options.exclusive);
         exclusive.for_each(|(filter, _)| self.release(filter));
-        let core = self.clone();
-        let count = filters.len();
-        let leave = move || {
-            core.count(|counted| filters.keys().for_each(|text| counted.remove_filter(text)));
-            for text in filters.keys() {
-                match split_share(text) {
-                    Some(_) => core.leave(text),
-                    None => core.unbind(text),
-                }
-            }
+        // Without a registry the broker is gone, and its bindings with it.
+        let Some(registry) = self.registry() else { return };
+        let blocking = &self.namespace.context().blocking;
+        let is_little = blocking.is_little(filters.len(), LEFT_AT_ONCE_MAX);
+        let (core, mut left) = (self.clone(), filters.into_keys());
+        let mut leave = move || {
+            let slice: Vec<_> = left.by_ref().take(LEFT_AT_ONCE_MAX).collect();
+            core.leave_slice(&slice);
+            slice.len() == LEFT_AT_ONCE_MAX
         };
-        self.namespace.context().blocking.spawn_if_many(count, LEFT_AT_ONCE_MAX, leave);
+        if is_little {
+            leave();
+        } else {
+            registry.leaving.spawn(blocking, leave);
+        }
+    }
+
+    /// Removes some of the subscriptions that it had when it ended.
+    fn leave_slice(self: &Arc<Self>, texts: &[Box<[u8]>]) {
+        self.count(|counted| texts.iter().for_each(|text| counted.remove_filter(text)));
+        let (own, shared): (Vec<_>, Vec<_>) = texts.iter().partition(|text| split_share(text).is_none());
+        let target = self.target(&SubscriptionOptions::default());
+        self.namespace.hub().unbind_filters(&target, own.into_iter().map(|text| &**text));
+        shared.into_iter().for_each(|text| self.leave(text));
     }
 
     /// Ends it: deletes its subscriptions, state and messages, in memory and in the log.

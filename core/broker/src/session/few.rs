@@ -102,6 +102,16 @@ impl<K: Ord, V> Few<K, V> {
         list.chain(tree.into_iter().flat_map(|tree| tree.iter()))
     }
 
+    /// Its keys in their order.
+    pub(super) fn into_keys(self) -> impl Iterator<Item = K> {
+        let (list, tree) = match self {
+            Few::List(list) => (Some(list), None),
+            Few::Tree(tree) => (None, Some(tree)),
+        };
+        let list = list.into_iter().flatten().map(|(key, _)| key);
+        list.chain(tree.into_iter().flat_map(|tree| tree.into_keys()))
+    }
+
     pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
         self.iter().map(|(key, _)| key)
     }
@@ -131,6 +141,7 @@ mod tests {
                 prop_assert_eq!(few.contains_key(&key), model.contains_key(&key));
                 prop_assert!(few.iter().eq(model.iter()) && few.keys().eq(model.keys()));
             }
+            prop_assert!(few.into_keys().eq(model.into_keys()));
         }
     }
 

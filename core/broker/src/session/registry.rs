@@ -13,6 +13,7 @@ use super::exclusive::Exclusive;
 use super::overflows::Overflows;
 use super::tally::{Counted, SessionTally};
 use crate::access::AccessControl;
+use crate::context::OneByOne;
 use crate::maps;
 use crate::namespace::Namespace;
 use crate::ordered::{Order, Ordered};
@@ -40,6 +41,8 @@ pub(crate) struct Registry {
     by_stream: DashMap<u64, Arc<SessionCore>, FxBuildHasher>,
     pub(super) inbox: InboxBounds,
     overflows: Overflows,
+    /// Sessions that ended, and have many subscriptions to remove.
+    pub(super) leaving: OneByOne,
 }
 
 impl Sessions {
@@ -56,6 +59,7 @@ impl Sessions {
             groups: Mutex::default(),
             exclusive: Exclusive::default(),
             counted: Counted::default(),
+            leaving: OneByOne::default(),
         }))
     }
 

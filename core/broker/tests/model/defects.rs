@@ -1,13 +1,10 @@
 //! Regression tests, each named after the behaviour that was broken.
 
-use std::sync::{Arc, Mutex};
-
 use crate::fixture::*;
 use bytes::Bytes;
 use inver_broker::{
-    BindDestination, Blocking, BrokerConfig, CaptureRule, DeadLetter, Filter, HUB, HeaderWriter, HubMode,
-    Limits, Mailbox, Mode, Opened, OwnerId, Pull, QueueLimits, QueueSpec, Start, SubscriptionOptions, Target,
-    TopicSpec, Work,
+    BindDestination, BrokerConfig, CaptureRule, DeadLetter, Filter, HUB, HeaderWriter, HubMode, Limits,
+    Mailbox, Mode, OwnerId, Pull, QueueLimits, QueueSpec, Start, SubscriptionOptions, Target, TopicSpec,
 };
 use inver_storage::{BatchBuilder, CommitPolicy, Compression, LogOptions, ProducerStamp};
 
@@ -313,33 +310,6 @@ async fn a_second_declaration_waits_for_the_first() {
     let spec = inver_broker::ConsumerSpec::new(Mailbox::new(), 1);
     let (_consumer, _, lsn) = opened.session.join(b"$share/s/t", &guaranteed(), Mode::Shared, spec).unwrap();
     assert_eq!(lsn, s.made());
-}
-
-/// What is left of a session that ended was removed later, by its client id: its successor left the group, which was deleted.
-#[tokio::test]
-async fn a_session_that_ends_leaves_its_successor_in_a_shared_group() {
-    let late: Arc<Mutex<Vec<Work>>> = Arc::default();
-    let (taken, given) = (late.clone(), late.clone());
-    let run_late = || std::mem::take(&mut *given.lock().unwrap()).into_iter().for_each(|work| work());
-    let blocking = Blocking::handed_to(0, move |work| taken.lock().unwrap().push(work));
-    let fixture = Fixture::with(BrokerConfig { blocking, ..BrokerConfig::default() });
-    let (ns, sessions) = (fixture.namespace(), fixture.sessions());
-    let join = |opened: &Opened, mailbox: &Arc<Mailbox>| {
-        let spec = inver_broker::ConsumerSpec::new(mailbox.clone(), 1);
-        opened.session.join(b"$share/g/a/b", &guaranteed(), Mode::Shared, spec).unwrap().0
-    };
-    let (mailbox, opened) = open(&sessions, "c", false).await;
-    drop(join(&opened, &mailbox));
-    drop(opened);
-    assert!(!late.lock().unwrap().is_empty(), "it leaves the group later");
-    let (mailbox, opened) = open(&sessions, "c", false).await;
-    let mut consumer = join(&opened, &mailbox);
-    run_late();
-    assert_eq!(publish(&ns, Target::Hub(b"a/b"), "x"), 1);
-    assert_eq!(values(&take(&mailbox, &mut consumer, 1).await), ["x"]);
-    drop((consumer, opened));
-    run_late();
-    assert!(ns.queue("$share/g/a/b").is_none(), "the group ends with its last member");
 }
 
 /// A rejection is complete when its dead letter is committed.

@@ -21,6 +21,7 @@ mod hub;
 mod hub_access;
 mod hub_modes;
 mod late_receivers;
+mod leaving;
 mod lifetime;
 mod limits;
 mod permissions;
