@@ -236,8 +236,9 @@ def number(value):
             return bytes(out)
 
 
-def record(at, value, headers=()):
-    body = b"\0\0" + number(at) + number(-1) + number(len(value)) + value + number(len(headers))
+def record(at, value, headers=(), key=None):
+    body = b"\0\0" + number(at) + (number(-1) if key is None else number(len(key)) + key)
+    body += number(len(value)) + value + number(len(headers))
     for name, content in headers:
         body += number(len(name)) + name + number(len(content)) + content
     return number(len(body)) + body

@@ -208,7 +208,7 @@ def by_key(broker, name):
         producer.call(wire.create_topics([name], 1))
         terms = {"x-subscription": "g", "x-subscription-type": "key_shared"}
         client.send(*(wire.basic_consume(name, f"c{at}", nowait=True, arguments=terms) for at in range(size(1_000, 1_000))))
-        one = wire.batch(b"".join(wire.record(at, b"x") for at in range(1_000)), 1_000)
+        one = wire.batch(b"".join(wire.record(at, b"x", key=b"%d" % at) for at in range(1_000)), 1_000)
         count = size(20, 100)
         for _ in range(count):
             assert producer.produced(name, one) == [0]
@@ -219,14 +219,16 @@ def by_key(broker, name):
 
 
 def filters(broker, name):
-    """Packets of very many filters, and the end of the session."""
-    many = [f"{name}/{at}/+/x" for at in range(size(50_000, 100_000))]
-    client = Mqtt(broker.mqtt_port, name)
-    client.send(wire.mqtt_subscribe(many))
-    client.expect(9)
-    client.send(wire.mqtt_unsubscribe(many[:len(many) // 2]))
-    client.expect(11)
-    client.close()
+    """Packets of very many filters, and the end of several sessions together."""
+    many = [f"{name}/{at}/+/x" for at in range(size(10_000, 100_000))]
+    clients = [Mqtt(broker.mqtt_port, f"{name}-{at}") for at in range(size(10, 10))]
+    for client in clients:
+        client.send(wire.mqtt_subscribe(many))
+        client.expect(9)
+    clients[0].send(wire.mqtt_unsubscribe(many[:len(many) // 2]))
+    clients[0].expect(11)
+    for client in clients:
+        client.close()
 
 
 def publishes(broker, name):
