@@ -13,6 +13,7 @@ use crate::queue::Queue;
 use crate::rows::{self, TopicRow};
 use crate::spec::{
     HubMode, PARTITIONS_MAX, TopicConfig, TopicError, TopicId, TopicKind, TopicSpec, check_hub, check_name,
+    delay,
 };
 use crate::topic::Topic;
 
@@ -115,6 +116,7 @@ impl Namespace {
             }
         }
         check_hub(name, config)?;
+        delay::check(config)?;
         capture::check(config)?;
         BatchFormat::check(config)
     }
