@@ -203,3 +203,108 @@ def test_a_message_to_very_many_mqtt_sessions(broker):
         assert [client.packet()[1][-1:] for _ in range(2)] == [b"1", b"2"]
     for client in (publisher, *clients):
         client.close()
+
+
+# ---- deduplication
+
+DEDUPLICATING = "x-message-deduplication"
+
+
+def send(channel, exchange, value, body, **headers):
+    known = {} if value is None else {"x-deduplication-header": value}
+    channel.basic_publish(exchange, "k", body, pika.BasicProperties(headers={**known, **headers}, delivery_mode=2))
+
+
+def bodies(channel, queue):
+    got = []
+    while (message := channel.basic_get(queue, auto_ack=True))[0]:
+        got.append(message[2])
+    return got
+
+
+def test_a_message_with_a_value_that_was_seen_is_left_out(broker):
+    with amqp(broker) as channel:
+        exchange, queue = name("once"), name("q")
+        channel.exchange_declare(exchange, DEDUPLICATING, durable=True, arguments={"x-cache-size": 3})
+        channel.queue_declare(queue, durable=True)
+        channel.queue_bind(queue, exchange, "whatever")
+        for value, body in [("a", b"1"), ("b", b"2"), ("a", b"3"), (None, b"4"), (None, b"5"), (7, b"6"), (7, b"7")]:
+            send(channel, exchange, value, body)
+        assert bodies(channel, queue) == [b"1", b"2", b"4", b"5", b"6"]
+        # The oldest makes room.
+        for value, body in [("c", b"8"), ("b", b"9"), ("a", b"10")]:
+            send(channel, exchange, value, body)
+        assert bodies(channel, queue) == [b"8", b"10"]
+        channel.queue_delete(queue)
+        channel.exchange_delete(exchange)
+
+
+def test_a_value_is_seen_for_the_time_of_the_exchange_or_the_message(broker):
+    with amqp(broker) as channel:
+        exchange, queue = name("once"), name("q")
+        channel.exchange_declare(exchange, DEDUPLICATING, arguments={"x-cache-size": 10, "x-cache-ttl": 3_600_000})
+        channel.queue_declare(queue, exclusive=True)
+        channel.queue_bind(queue, exchange, "")
+        send(channel, exchange, "long", b"1")
+        send(channel, exchange, "short", b"2", **{"x-cache-ttl": 100})
+
+        def passes():
+            send(channel, exchange, "short", b"again", **{"x-cache-ttl": 100})
+            send(channel, exchange, "long", b"never")
+            return bodies(channel, queue)
+
+        assert bodies(channel, queue) == [b"1", b"2"]
+        assert wait_until(passes) == [b"again"]
+
+
+def test_a_message_that_a_queue_refused_can_be_sent_again(broker):
+    with amqp(broker) as channel:
+        exchange, queue = name("once"), name("q")
+        channel.exchange_declare(exchange, DEDUPLICATING, arguments={"x-cache-size": 10})
+        channel.queue_declare(queue, exclusive=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+        send(channel, exchange, "a", b"unbound")
+        channel.queue_bind(queue, exchange, "")
+        send(channel, exchange, "a", b"1")
+        with pytest.raises(pika.exceptions.NackError):
+            send(channel, exchange, "b", b"2")
+        assert bodies(channel, queue) == [b"1"]
+        send(channel, exchange, "b", b"3")
+        assert bodies(channel, queue) == [b"3"]
+
+
+def test_messages_of_one_turn_and_of_other_exchanges_are_compared(broker):
+    with amqp(broker, confirm=False) as channel:
+        exchange, queue, other = name("once"), name("q"), name("q")
+        channel.exchange_declare(exchange, DEDUPLICATING, arguments={"x-cache-size": 1000})
+        for it in queue, other:
+            channel.queue_declare(it, exclusive=True)
+        channel.queue_bind(queue, exchange, "")
+        first = name("x")
+        channel.exchange_declare(first, "fanout")
+        channel.exchange_bind(exchange, first)
+        channel.queue_bind(other, first)
+        for n in range(300):
+            send(channel, first, f"v{n // 3}", b"%d" % n)
+
+        def depths():
+            return [channel.queue_declare(it, passive=True).method.message_count for it in (queue, other)]
+
+        wait_until(lambda: depths() == [100, 300])
+        assert bodies(channel, queue) == [b"%d" % n for n in range(0, 300, 3)]
+
+
+@pytest.mark.parametrize("arguments, code, text", [
+    ({}, 406, "PRECONDITION_FAILED - Invalid argument, 'x-cache-size' must be an integer greater than 0"),
+    ({"x-cache-size": 0}, 406, "PRECONDITION_FAILED - Invalid argument, 'x-cache-size' must be an integer greater than 0"),
+    ({"x-cache-size": 10, "x-cache-ttl": "x"}, 406,
+     "PRECONDITION_FAILED - Invalid argument, 'x-cache-ttl' must be an integer greater than 0"),
+    ({"x-cache-size": 10, "x-cache-persistence": "disk"}, 406,
+     "PRECONDITION_FAILED - Invalid argument, 'x-cache-persistence' must be 'memory'"),
+    ({"x-cache-size": 100_001}, 406,
+     "PRECONDITION_FAILED - limit reached: at most 100000 values that an exchange remembers"),
+])
+def test_what_a_deduplicating_exchange_cannot_be_is_refused(broker, arguments, code, text):
+    with amqp(broker) as channel:
+        refused = amqp_refusal(channel.connection, lambda ch: ch.exchange_declare(name("x"), DEDUPLICATING,
+                                                                                 arguments=arguments))
+        assert refused == (code, text)

@@ -24,7 +24,7 @@ use crate::otlp;
 const REQUESTS_MAX: usize = 16;
 
 /// Keys that a reload applies; of the others it says that they need a restart.
-const LIVE: [&str; 32] = [
+const LIVE: [&str; 33] = [
     "users",
     "jwt",
     "permissions",
@@ -55,6 +55,7 @@ const LIVE: [&str; 32] = [
     "limits.policies_max",
     "limits.delayed_messages_max",
     "limits.exchange_history_bytes_max",
+    "limits.exchange_seen_max",
     "logging.filter",
     "mqtt.acl_file",
 ];

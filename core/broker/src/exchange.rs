@@ -16,6 +16,7 @@ use crate::message::{HeaderView, Headers, Property};
 use crate::policy::Applied;
 use crate::queue::Queue;
 use crate::receivers::ReceiverSet;
+use crate::seen::Seen;
 use crate::spec::{ExchangeKind, ExchangeSpec, HASH_HEADER, HASH_PROPERTY};
 use crate::value::{Arguments, HeaderLookup, Value};
 
@@ -31,6 +32,8 @@ pub struct Exchange {
     policies: RwLock<Policed>,
     /// Its last messages, if it keeps them.
     history: Option<Arc<History>>,
+    /// The messages that it does not pass on again, if it remembers them.
+    seen: Option<Arc<Seen>>,
 }
 
 /// What policies make of an exchange.
@@ -96,6 +99,7 @@ impl Exchange {
             name: name.into(),
             table: RwLock::new(BindingTable::new(spec.kind)),
             policies: RwLock::new(Policed::new(Applied::default(), &spec)),
+            seen: Seen::of(&spec),
             history: spec.history_max().map(|max| Arc::new(History::new(max))),
             spec,
             made: OnceLock::new(),
@@ -134,6 +138,11 @@ impl Exchange {
     /// Its last messages, if it keeps them.
     pub(crate) fn history(&self) -> Option<&Arc<History>> {
         self.history.as_ref()
+    }
+
+    /// The messages that it does not pass on again, if it remembers them.
+    pub(crate) fn seen(&self) -> Option<&Arc<Seen>> {
+        self.seen.as_ref()
     }
 
     /// Whether its routes depend on the routing key only.

@@ -60,6 +60,7 @@ mod scram;
 pub mod seeded_bugs;
 #[cfg(not(feature = "testing"))]
 mod seeded_bugs;
+mod seen;
 mod session;
 mod source;
 mod spec;
@@ -135,9 +136,10 @@ pub use spec::{
     AppliesTo, BrokerConfig, CaptureRule, DELAYED_TYPE, DELAYING, DeadLetter, Delivery, DeliveryId, Depth,
     DropReason, ExchangeKind, ExchangeSpec, Expiry, HASH_HEADER, HASH_PROPERTY, HISTORY_LENGTH, HUB, HubMode,
     InboxBounds, Mode, NamespaceLimits, NamespaceSpec, OffsetSpec, OnDamage, Overflow, OwnerId,
-    PARTITIONS_MAX, PolicyKind, PolicySpec, PublisherId, QueueLimits, QueueSpec, STREAM_FILTER_BYTES,
-    STREAM_SEGMENT_BYTES_MAX, Start, StoredHeaders, StreamFilter, SubscriptionOptions, TOPIC_NAME_BYTES_MAX,
-    TopicConfig, TopicError, TopicId, TopicIds, TopicKind, TopicSpec, next_owner, stream_age_ms,
+    PARTITIONS_MAX, PolicyKind, PolicySpec, PublisherId, QueueLimits, QueueSpec, SEEN_MAX, SEEN_PERSISTENCE,
+    SEEN_TTL, STREAM_FILTER_BYTES, STREAM_SEGMENT_BYTES_MAX, Start, StoredHeaders, StreamFilter,
+    SubscriptionOptions, TOPIC_NAME_BYTES_MAX, TopicConfig, TopicError, TopicId, TopicIds, TopicKind,
+    TopicSpec, next_owner, stream_age_ms,
 };
 pub use subscription::{
     AttachError, Consumer, ConsumerSpec, LiveBatch, Member, MemoryBounds, Position, Pull, QueueMemory,

@@ -39,6 +39,8 @@ pub struct Limits {
     pub delayed_messages_max: usize,
     /// Bytes of the last messages that an exchange keeps for queues to be bound.
     pub exchange_history_bytes_max: usize,
+    /// Values of a header that an exchange remembers.
+    pub exchange_seen_max: usize,
 }
 
 impl Default for Limits {
@@ -63,6 +65,7 @@ impl Default for Limits {
             transaction_parts_max: 100_000,
             delayed_messages_max: 10_000_000,
             exchange_history_bytes_max: 1 << 20,
+            exchange_seen_max: 100_000,
         }
     }
 }

@@ -60,6 +60,7 @@ impl Namespace {
             permissions: None,
             headers: Headers::default(),
             rights: Rights::ALL,
+            unflushed: None,
         };
         Ok(self.shown(router::preview(self, &exchange, routing_key, None, &publish)))
     }
@@ -75,6 +76,7 @@ impl Namespace {
             permissions: None,
             headers: Headers::default(),
             rights: Rights::ALL,
+            unflushed: None,
         };
         let dotted = address.write(Form::Dotted);
         self.shown(router::preview(self, &self.hub(), &dotted, Some(&address), &publish))

@@ -213,6 +213,7 @@ fn publish() -> Publish<'static> {
         lookup: None,
         headers: Headers::default(),
         rights: Rights::ALL,
+        unflushed: None,
     }
 }
 

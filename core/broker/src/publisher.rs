@@ -123,7 +123,8 @@ pub struct Publisher {
     fan_out: Option<Box<FanOut>>,
     /// It publishes the dead letter of a message that a full queue refused: so many more may come of it.
     pub(crate) nested_letters: Option<u8>,
-    /// When what queues refused since the last flush is in the queues of their dead-letter exchanges.
+    /// When what queues refused since the last flush is in the queues of their dead-letter exchanges, and what was left out
+    /// because it repeats another message is stored.
     dead_letters: Completion,
     entry: Entry,
     retained: Vec<Retain>,
@@ -388,11 +389,15 @@ impl Publisher {
         for set in &route.formatted {
             taken |= self.write_to(set, &route, message, clears);
         }
-        // With `to_all`, what nobody has stays where it was, and is published again.
-        if let Some(histories) = &route.histories
-            && (taken || !(is_refused || to_all))
-        {
-            self.keep(histories, message);
+        if let Some(noted) = &route.noted {
+            // With `to_all`, what nobody has stays where it was, and is published again.
+            if taken || !(is_refused || to_all) {
+                self.keep(&noted.histories, message);
+            }
+            // What a queue refused is to be sent again.
+            if taken && !is_refused {
+                noted.first_seen.iter().for_each(|first| self.write_batch.remember(first));
+            }
         }
         self.published += 1;
         self.cost += route.receivers + 1;
@@ -434,6 +439,9 @@ impl Publisher {
         }
         if route.is_traced {
             self.traced = Some(route.set.queues.iter().map(|queue| queue.name().to_owned()).collect());
+        }
+        if let Some(stored) = route.repeats {
+            self.dead_letters = self.dead_letters.and(stored);
         }
         if route.passed_on {
             self.namespace.counters().capture_passed_on.increment(1);
@@ -747,6 +755,9 @@ impl Publisher {
     /// Keeps a message, with the write batch, for queues that are bound later to the exchanges on its way that do so.
     #[cold]
     fn keep(&mut self, histories: &Arc<[Arc<History>]>, message: &Message<'_>) {
+        if histories.is_empty() {
+            return;
+        }
         let stored = self.stored_lookup(message);
         let bytes_max = self.namespace.limits().exchange_history_bytes_max;
         if let Some(copy) = History::copy(message, message.lookup.unwrap_or(&stored), bytes_max) {
@@ -763,6 +774,7 @@ impl Publisher {
             lookup: Some(message.lookup.unwrap_or(stored)),
             headers: message.headers,
             rights: self.rights,
+            unflushed: Some(&self.write_batch),
         }
     }
 

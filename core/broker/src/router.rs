@@ -15,15 +15,18 @@ use smallvec::SmallVec;
 use crate::access::Permissions;
 use crate::address::{Address, Form, is_reserved};
 use crate::bindings::{Binding, Readers};
+use crate::completion::Completion;
 use crate::exchange::{Exchange, Inbox, RouteTarget};
 use crate::history::History;
 use crate::message::{Headers, Rights};
 use crate::namespace::Namespace;
 use crate::queue::Queue;
 use crate::receivers::{self, ReceiverSet};
+use crate::seen::{FirstSeen, Seen};
 use crate::spec::{HUB, HubMode, PublisherId, TopicConfig, TopicError, TopicKind, TopicSpec};
 use crate::topic::{Partition, Topic};
 use crate::value::HeaderLookup;
+use crate::write_batch::WriteBatch;
 
 /// Exchanges that one publish may visit; each is visited once. A publish that would visit more is refused.
 const EXCHANGES_VISITED_MAX: usize = 65_536;
@@ -51,12 +54,14 @@ pub(crate) struct Route {
     pub(crate) tombstones: Option<StreamId>,
     /// More exchanges lead on than one publish may visit: such a message is refused.
     pub(crate) is_cut: bool,
-    /// Of the exchanges on the way, those that keep their last messages.
-    pub(crate) histories: Option<Arc<[Arc<History>]>>,
+    /// What exchanges on the way are to note of such a message.
+    pub(crate) noted: Option<Arc<Noted>>,
+    /// An exchange on the way has passed on such a message before: when that is stored.
+    pub(crate) repeats: Option<Completion>,
     /// Publishers tell the names of its queues.
     pub(crate) is_traced: bool,
-    /// No capture fails, it is not cut, not traced, and no history is on the way: one question for each message instead of
-    /// five.
+    /// No capture fails, it is not cut, not traced, repeats nothing, and exchanges note nothing: one question for each
+    /// message instead of six.
     pub(crate) is_plain: bool,
 }
 
@@ -65,6 +70,14 @@ impl Route {
     pub(crate) fn is_stored(&self) -> bool {
         std::iter::once(&self.set).chain(&self.formatted).any(|set| !set.log.is_empty())
     }
+}
+
+/// What exchanges note of a message that they pass on.
+pub(crate) struct Noted {
+    /// Those that keep their last messages.
+    pub(crate) histories: Arc<[Arc<History>]>,
+    /// What others see for the first time.
+    pub(crate) first_seen: Vec<FirstSeen>,
 }
 
 /// What routing needs of a publish.
@@ -78,6 +91,8 @@ pub(crate) struct Publish<'a> {
     pub(crate) headers: Headers<'a>,
     /// What the publisher may do beside that, as far as permissions allow.
     pub(crate) rights: Rights,
+    /// What the publisher has not flushed yet.
+    pub(crate) unflushed: Option<&'a WriteBatch>,
 }
 
 impl Publish<'_> {
@@ -117,7 +132,8 @@ pub(crate) fn to_inbox(inbox: &dyn Inbox, guaranteed: bool) -> Route {
         passed_on: false,
         tombstones: None,
         is_cut: false,
-        histories: None,
+        noted: None,
+        repeats: None,
         is_traced: false,
         is_plain: true,
     }
@@ -221,6 +237,11 @@ fn visit_all(
         if found.visited.len() > EXCHANGES_VISITED_MAX {
             found.is_cut = true;
             return;
+        }
+        if let Some(seen) = exchange.seen()
+            && !found.is_new(seen, namespace, publish)
+        {
+            continue;
         }
         found.histories.extend(exchange.history().cloned());
         let mut any = false;
@@ -351,8 +372,12 @@ pub(crate) struct Found {
     tombstones: Option<StreamId>,
     /// See [`Route::is_cut`].
     is_cut: bool,
-    /// See [`Route::histories`].
+    /// See [`Noted::histories`].
     histories: Vec<Arc<History>>,
+    /// See [`Noted::first_seen`].
+    first_seen: Vec<FirstSeen>,
+    /// See [`Route::repeats`].
+    repeats: Option<Completion>,
     /// See [`Route::is_traced`].
     is_traced: bool,
 }
@@ -410,6 +435,26 @@ impl Found {
         }
     }
 
+    /// Whether an exchange that remembers messages passes this one on.
+    fn is_new(&mut self, seen: &Arc<Seen>, namespace: &Namespace, publish: &Publish<'_>) -> bool {
+        let now_ms = namespace.clock().steady_ms();
+        let first = match publish.lookup.and_then(|headers| seen.look(headers, now_ms)) {
+            None => return true,
+            Some(Ok(first)) if publish.unflushed.is_some_and(|batch| batch.remembers(&first)) => {
+                // It waits for the same flush.
+                self.repeats.get_or_insert_default();
+                return false;
+            }
+            Some(Ok(first)) => first,
+            Some(Err(stored)) => {
+                self.repeats = Some(self.repeats.unwrap_or_default().and(stored));
+                return false;
+            }
+        };
+        self.first_seen.push(first);
+        true
+    }
+
     /// Whether one of the clients that declared a binding may read a topic.
     fn may_read(&mut self, topic: &Topic, readers: &Readers) -> bool {
         let clients = readers.clients();
@@ -464,6 +509,9 @@ impl Found {
             self.receivers += 1;
             inbox.receive(is_guaranteed && guaranteed, &mut self.set);
         }
+        let notes = !(self.histories.is_empty() && self.first_seen.is_empty());
+        let noted =
+            notes.then(|| Arc::new(Noted { histories: self.histories.into(), first_seen: self.first_seen }));
         Route {
             set: Arc::new(self.set),
             formatted: self.formatted,
@@ -476,8 +524,10 @@ impl Found {
             is_cut: self.is_cut,
             is_traced: self.is_traced,
             is_plain: !(self.lacks_capture || self.passed_on || self.is_cut || self.is_traced)
-                && self.histories.is_empty(),
-            histories: (!self.histories.is_empty()).then(|| self.histories.into()),
+                && self.repeats.is_none()
+                && noted.is_none(),
+            repeats: self.repeats,
+            noted,
         }
     }
 }
@@ -518,6 +568,7 @@ mod tests {
             lookup: None,
             headers: Headers::default(),
             rights: Rights::ALL,
+            unflushed: None,
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use inver_storage::batch::{Batch, BatchBuilder, HEADER_BYTES};
 use inver_storage::{Compression, Entry, Log, SubmitError};
+use rustc_hash::FxHashMap;
 
 use crate::completion::Completion;
 use crate::fan_out::FanOut;
@@ -16,6 +17,7 @@ use crate::message::{HeaderWriter, Message};
 use crate::queue::Queue;
 use crate::receivers::ReceiverSet;
 use crate::seeded_bugs::{Bug, is_seeded};
+use crate::seen::FirstSeen;
 use crate::subscription::Subscription;
 
 /// A batch is closed at this size; one message may be larger.
@@ -44,6 +46,8 @@ pub(crate) struct WriteBatch {
     /// What exchanges keep once it is submitted, each in so many bytes with its others at most.
     to_keep: Vec<ToKeep>,
     history_bytes_max: usize,
+    /// What exchanges remember once it is submitted.
+    to_remember: FxHashMap<(usize, u128), FirstSeen>,
     bytes: usize,
 }
 
@@ -81,6 +85,16 @@ impl WriteBatch {
         self.bytes += copy.len() + size_of::<ToKeep>();
         self.history_bytes_max = bytes_max;
         self.to_keep.push((histories.clone(), copy));
+    }
+
+    /// Has an exchange remember a message, once the batch is submitted.
+    pub(crate) fn remember(&mut self, first: &FirstSeen) {
+        self.to_remember.insert(first.key(), first.clone());
+    }
+
+    /// Whether it has a message of the same value for the same exchange.
+    pub(crate) fn remembers(&self, first: &FirstSeen) -> bool {
+        self.to_remember.contains_key(&first.key())
     }
 
     fn open(&mut self, set: &Arc<ReceiverSet>) -> usize {
@@ -133,6 +147,7 @@ impl WriteBatch {
         self.open.clear();
         self.sealed.clear();
         self.to_keep.clear();
+        self.to_remember.clear();
         self.bytes = 0;
     }
 
@@ -181,6 +196,7 @@ impl WriteBatch {
                 }
             }
         }
+        self.to_remember.drain().for_each(|(_, first)| first.remember(completion));
         Ok(completion)
     }
 

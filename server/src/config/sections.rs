@@ -354,6 +354,8 @@ section! {
         pub(crate) delayed_messages_max: usize = model().limits.delayed_messages_max => count(1..=20_000_000),
         /// Bytes of the last messages that an exchange of the type `x-recent-history` keeps in memory.
         pub(crate) exchange_history_bytes_max: usize = model().limits.exchange_history_bytes_max => bytes(KIB..=16 * MIB),
+        /// Values that an exchange of the type `x-message-deduplication` may remember, each of about 100 bytes of memory.
+        pub(crate) exchange_seen_max: usize = model().limits.exchange_seen_max => count(1..=10_000_000),
         /// Events for the exchange `amq.rabbitmq.event` that wait to be published; further ones are counted and dropped.
         pub(crate) events_waiting_max: usize = model().audit.events_waiting_max => count(1..=10_000_000),
         /// Users stored in the broker; those of the configuration do not count.
@@ -461,6 +463,7 @@ impl Limits {
             transaction_parts_max: self.transaction_parts_max,
             delayed_messages_max: self.delayed_messages_max,
             exchange_history_bytes_max: self.exchange_history_bytes_max,
+            exchange_seen_max: self.exchange_seen_max,
         }
     }
 }

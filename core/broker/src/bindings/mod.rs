@@ -120,7 +120,9 @@ impl<T: BindTarget> BindingTable<T> {
     pub(crate) fn new(kind: ExchangeKind) -> Self {
         match kind {
             ExchangeKind::Direct => BindingTable::Direct(HashMap::new()),
-            ExchangeKind::Fanout | ExchangeKind::RecentHistory => BindingTable::Fanout(Bag::default()),
+            ExchangeKind::Fanout | ExchangeKind::RecentHistory | ExchangeKind::Deduplicating => {
+                BindingTable::Fanout(Bag::default())
+            }
             ExchangeKind::Topic => BindingTable::Topic(Trie::default()),
             ExchangeKind::Headers => BindingTable::Headers(Bag::default()),
             ExchangeKind::ConsistentHash => BindingTable::Weighted(Bag::default()),

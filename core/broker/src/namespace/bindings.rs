@@ -129,6 +129,8 @@ impl Namespace {
         if let Some(alternate) = alternate.filter(|to| !may_pass_on(self.client().map(|it| &**it), to)) {
             return Err(ExchangeError::NotAllowed(alternate.to_owned()));
         }
+        let seen_max = self.limits().exchange_seen_max;
+        limits::check("values that an exchange remembers", spec.seen_max().unwrap_or(1) - 1, seen_max)?;
         let max = self.own_max(self.limits().exchanges_max, |_| None);
         limits::check("exchanges", self.0.exchanges.read().len(), max)?;
         let mut completion = Completion::Now;

@@ -29,10 +29,12 @@ pub enum ExchangeKind {
     LocalRandom,
     /// To every binding; a queue that is bound gets the last messages.
     RecentHistory,
+    /// To every binding, but for messages with a header whose value it has seen.
+    Deduplicating,
 }
 
 /// All kinds, in the order of their stored numbers.
-const KINDS: [ExchangeKind; 9] = [
+const KINDS: [ExchangeKind; 10] = [
     ExchangeKind::Direct,
     ExchangeKind::Fanout,
     ExchangeKind::Topic,
@@ -42,6 +44,7 @@ const KINDS: [ExchangeKind; 9] = [
     ExchangeKind::Random,
     ExchangeKind::LocalRandom,
     ExchangeKind::RecentHistory,
+    ExchangeKind::Deduplicating,
 ];
 
 impl ExchangeKind {
@@ -58,6 +61,7 @@ impl ExchangeKind {
             ExchangeKind::Random => "x-random",
             ExchangeKind::LocalRandom => "x-local-random",
             ExchangeKind::RecentHistory => "x-recent-history",
+            ExchangeKind::Deduplicating => "x-message-deduplication",
         }
     }
 }
@@ -78,6 +82,15 @@ pub const HASH_PROPERTY: &str = "hash-property";
 
 /// The argument of an exchange that keeps its last messages: how many.
 pub const HISTORY_LENGTH: &str = "x-recent-history-length";
+
+/// The argument of a deduplicating exchange: how many values it remembers.
+pub const SEEN_MAX: &str = "x-cache-size";
+
+/// The same: for how long, milliseconds. A message's header of this name goes before it.
+pub const SEEN_TTL: &str = "x-cache-ttl";
+
+/// The same: where it remembers them.
+pub const SEEN_PERSISTENCE: &str = "x-cache-persistence";
 
 /// The type of exchanges that delay messages, whose routing is that of another type.
 pub const DELAYING: &str = "x-delayed-message";
@@ -118,6 +131,16 @@ impl ExchangeSpec {
         Some(asked.map_or(DEFAULT, |length| usize::try_from(length).unwrap_or(DEFAULT)))
     }
 
+    /// How many values of a header it remembers, if it leaves out messages by them.
+    #[must_use]
+    pub fn seen_max(&self) -> Option<usize> {
+        if self.kind != ExchangeKind::Deduplicating {
+            return None;
+        }
+        let asked = self.arguments.get(SEEN_MAX).and_then(Value::as_int);
+        Some(asked.map_or(1, |max| usize::try_from(max).unwrap_or(1)))
+    }
+
     /// Whether its routes depend on the routing key only.
     #[must_use]
     pub fn routes_by_key(&self) -> bool {
@@ -128,7 +151,10 @@ impl ExchangeSpec {
                 | ExchangeKind::Topic
                 | ExchangeKind::ModulusHash
                 | ExchangeKind::RecentHistory => true,
-                ExchangeKind::Headers | ExchangeKind::Random | ExchangeKind::LocalRandom => false,
+                ExchangeKind::Headers
+                | ExchangeKind::Random
+                | ExchangeKind::LocalRandom
+                | ExchangeKind::Deduplicating => false,
                 ExchangeKind::ConsistentHash => {
                     ![HASH_HEADER, HASH_PROPERTY].iter().any(|name| self.arguments.contains_key(*name))
                 }

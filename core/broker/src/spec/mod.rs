@@ -19,6 +19,7 @@ pub use config::{BrokerConfig, CaptureRule, InboxBounds, OnDamage, StoredHeaders
 pub use delivery::{Delivery, DeliveryId, Depth, DropReason, Mode, Start};
 pub use exchange::{
     DELAYED_TYPE, DELAYING, ExchangeKind, ExchangeSpec, HASH_HEADER, HASH_PROPERTY, HISTORY_LENGTH, HUB,
+    SEEN_MAX, SEEN_PERSISTENCE, SEEN_TTL,
 };
 pub use hub::HubMode;
 pub(crate) use hub::{SETTING as HUB_SETTING, check as check_hub};

@@ -1,6 +1,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::compression::compress;
 use super::*;
 
 type Field = Option<Vec<u8>>;

@@ -2,7 +2,8 @@
 
 use inver_broker::{
     Arguments, DeadLetter, HASH_HEADER, HASH_PROPERTY, HISTORY_LENGTH, Overflow, QueueLimits, QueueSpec,
-    STREAM_FILTER_BYTES, STREAM_SEGMENT_BYTES_MAX, Value, stream_age_ms,
+    SEEN_MAX, SEEN_PERSISTENCE, SEEN_TTL, STREAM_FILTER_BYTES, STREAM_SEGMENT_BYTES_MAX, Value,
+    stream_age_ms,
 };
 
 use super::Client;
@@ -232,6 +233,25 @@ pub(super) fn check_history(arguments: &Arguments) -> Result<(), Refusal> {
             )))
         }
         _ => Ok(()),
+    }
+}
+
+/// Checks what an exchange that leaves out repeated messages is to remember.
+pub(super) fn check_seen(arguments: &Arguments) -> Result<(), Refusal> {
+    let invalid = |name: &str, what: &str| {
+        Err(Refusal::precondition_failed(format_args!("Invalid argument, '{name}' must be {what}")))
+    };
+    let is_positive = |value: &Value| value.as_int().is_some_and(|number| number > 0);
+    if !arguments.get(SEEN_MAX).is_some_and(is_positive) {
+        return invalid(SEEN_MAX, "an integer greater than 0");
+    }
+    if !arguments.get(SEEN_TTL).is_none_or(is_positive) {
+        return invalid(SEEN_TTL, "an integer greater than 0");
+    }
+    match arguments.get(SEEN_PERSISTENCE).map(Value::as_str) {
+        None | Some(Some("memory")) => Ok(()),
+        // What was seen is remembered in memory only.
+        _ => invalid(SEEN_PERSISTENCE, "'memory'"),
     }
 }
 

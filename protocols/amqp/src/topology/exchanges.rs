@@ -50,6 +50,9 @@ impl Client {
         if spec.kind == ExchangeKind::RecentHistory {
             arguments::check_history(&spec.arguments)?;
         }
+        if spec.kind == ExchangeKind::Deduplicating {
+            arguments::check_seen(&spec.arguments)?;
+        }
         if let Some(alternate) = arguments::alternate(&spec.arguments, &what)? {
             self.check_exchange(name, Access::Read)?;
             self.check_exchange(alternate, Access::Write)?;

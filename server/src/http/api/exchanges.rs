@@ -63,6 +63,9 @@ pub(in crate::http) enum Kind {
     /// To every binding; a queue that is bound gets the last messages.
     #[serde(rename = "x-recent-history")]
     RecentHistory,
+    /// To every binding, but for messages with a header whose value it has seen.
+    #[serde(rename = "x-message-deduplication")]
+    Deduplicating,
 }
 
 impl From<ExchangeKind> for Kind {
@@ -77,6 +80,7 @@ impl From<ExchangeKind> for Kind {
             ExchangeKind::Random => Kind::Random,
             ExchangeKind::LocalRandom => Kind::LocalRandom,
             ExchangeKind::RecentHistory => Kind::RecentHistory,
+            ExchangeKind::Deduplicating => Kind::Deduplicating,
         }
     }
 }
@@ -93,6 +97,7 @@ impl From<Kind> for ExchangeKind {
             Kind::Random => ExchangeKind::Random,
             Kind::LocalRandom => ExchangeKind::LocalRandom,
             Kind::RecentHistory => ExchangeKind::RecentHistory,
+            Kind::Deduplicating => ExchangeKind::Deduplicating,
         }
     }
 }

@@ -30,6 +30,7 @@ pub(super) fn exchange_types() -> Value {
             "One binding for each message, by a hash of its key, a header or a property"
         ),
         kind("x-delayed-message", "Delays messages by their header x-delay, then routes as another type"),
+        kind("x-message-deduplication", "All bindings, but for messages with a header whose value was seen"),
         kind("x-local-random", "One binding for each message, by chance"),
         kind("x-modulus-hash", "One binding for each message, by its key's hash modulo their number"),
         kind("x-random", "One binding for each message, by chance"),
