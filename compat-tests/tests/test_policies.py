@@ -25,12 +25,12 @@ def count(channel, queue):
 
 def test_the_command_line_sets_lists_and_deletes(own_broker):
     broker = own_broker()
-    _, said = policy(broker, "set", "short", "^tmp", '{"max-length": 2, "max-age": "1D"}', "--apply-to", "queues",
+    _, said = policy(broker, "set", "short", "^tmp", '{"max-length": 2, "queue-mode": "lazy"}', "--apply-to", "queues",
                      "--priority", "3")
-    assert "max-age has no effect" in said
+    assert "queue-mode has no effect" in said
     policy(broker, "set", "ceiling", "", '{"max-length": 1}', "--operator")
     assert listed(broker) == [{"name": "short", "pattern": "^tmp", "applies_to": "queues", "priority": 3,
-                               "definition": {"max-age": "1D", "max-length": 2}, "without_effect": ["max-age"]}]
+                               "definition": {"queue-mode": "lazy", "max-length": 2}, "without_effect": ["queue-mode"]}]
     assert [it["name"] for it in listed(broker, "--operator")] == ["ceiling"]
     _, refused = policy(broker, "set", "wrong", "^tmp", '{"max-length": -1}', check=False)
     assert "-1 is not a valid maximum length" in refused

@@ -11,6 +11,7 @@ from confluent_kafka.admin import ConfigResource, ResourceType
 
 from clients import amqp, amqp_refusal, http_api, kafka_admin, kafka_read, kafka_send
 from harness import wait_until
+from test_policies import policy
 
 WAIT_SECONDS = 60
 STREAM = {"x-queue-type": "stream"}
@@ -223,11 +224,14 @@ def test_a_stream_survives_a_kill(own_broker):
             assert read(channel, name, count) == numbered(*range(count))
 
 
-def test_retention_of_a_stream(own_broker):
+@pytest.mark.parametrize("by", ["argument", "policy"])
+def test_retention_of_a_stream(own_broker, by):
     broker = own_broker()
     with amqp(broker) as channel:
-        name = stream(channel, **{"x-max-age": "1s"})
+        name = stream(channel, **{"x-max-age": "1s" if by == "argument" else "7D"})
         fill(channel, name, 5)
+        if by == "policy":
+            policy(broker, "set", "short", "", '{"max-age": "1s"}', "--apply-to", "streams")
         wait_until(lambda: channel.queue_declare(name, passive=True).method.message_count == 0, 120)
         got = []
         channel.basic_qos(prefetch_count=10)

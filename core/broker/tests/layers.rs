@@ -76,7 +76,7 @@ const RULES: &[Rule] = &[
     ("publisher", &["access", "address", "completion", "exchange", "fan_out", "history", "limit_checks", "limits", "message", "namespace", "queue", "receivers", "router", "seeded_bugs", "spec", "subscription", "traces", "write_batch"]),
     ("preview", &["address", "message", "namespace", "publisher", "queue", "router", "spec", "value"]),
     ("produce", &["access", "address", "completion", "limit_checks", "limits", "message", "namespace", "peek", "publisher", "publisher_sequences", "queue", "receivers", "router", "spec", "subscription", "topic", "transactions", "write_batch"]),
-    ("delayed", &["completion", "message", "namespace", "peek", "produce", "publisher", "spec", "subscription", "topic"]),
+    ("delayed", &["completion", "message", "namespace", "peek", "produce", "publisher", "spec", "subscription"]),
     ("deadletter", &["completion", "delayed", "message", "namespace", "publisher", "seeded_bugs", "spec", "subscription"]),
     ("session", &["access", "address", "audit", "bindings", "completion", "context", "exchange", "limits", "mailbox", "maps", "message", "namespace", "ordered", "peek", "publisher", "queue", "receivers", "removal", "retained", "rows", "seeded_bugs", "spec", "subscription", "topic", "value"]),
     ("broker", &["access", "audit", "client_log", "clock", "closing", "completion", "connections", "context", "deadletter", "events", "identity", "limits", "listener", "mailbox", "namespace", "quota", "removal", "retained", "rows", "scram", "session", "spec", "telemetry", "timers", "topic"]),

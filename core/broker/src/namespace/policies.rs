@@ -134,7 +134,7 @@ impl Namespace {
     /// Applies the policies to a queue. Those of shared subscriptions are no queues to those who set policies.
     pub(super) fn police_queue(&self, queue: &Arc<Queue>) {
         let spec = queue.spec();
-        if spec.is_stream() || (spec.hidden && spec.owner.is_none()) {
+        if spec.hidden && spec.owner.is_none() {
             return;
         }
         let applied = self.0.policies.read().of_queue(queue.name(), spec);

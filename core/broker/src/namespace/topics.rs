@@ -290,7 +290,7 @@ impl Namespace {
         let mut entry = Entry::new();
         let mut trims = 0;
         for topic in logs {
-            let Some(keep) = self.retention(&topic.config(), now_ms) else { continue };
+            let Some(keep) = self.retention(&topic, now_ms) else { continue };
             for partition in topic.partitions() {
                 let stream = partition.stream();
                 if stream.start() == stream.next_offset() {
@@ -310,15 +310,20 @@ impl Namespace {
         self.submit_trims(entry);
     }
 
-    /// What the settings of a log topic keep; none if they keep everything.
-    fn retention(&self, config: &TopicConfig, now_ms: i64) -> Option<Retention> {
+    /// What the settings of a log topic, and the policies of a stream, keep; none if they keep everything.
+    fn retention(&self, topic: &Topic, now_ms: i64) -> Option<Retention> {
+        let config = topic.config();
+        let stream = self.queue(topic.name()).filter(|queue| queue.spec().is_stream());
+        let (age_ms, bytes_max) = stream.map(|queue| queue.applied().retention()).unwrap_or_default();
         if config.get("cleanup.policy").is_some_and(|policy| !policy.contains("delete")) {
             return None;
         }
-        let ms = setting(config, "retention.ms").unwrap_or(self.0.config.retention_ms);
-        let bytes = setting(config, "retention.bytes").unwrap_or(-1);
+        let own_ms = setting(&config, "retention.ms").unwrap_or(self.0.config.retention_ms);
+        let age_ms = age_ms.and_then(|ms| i64::try_from(ms).ok());
+        let ms = age_ms.into_iter().chain(Some(own_ms).filter(|ms| *ms >= 0)).min().unwrap_or(-1);
+        let own_bytes = setting(&config, "retention.bytes").and_then(|bytes| u64::try_from(bytes).ok());
         let keep = Retention {
-            bytes_max: u64::try_from(bytes).ok(),
+            bytes_max: bytes_max.into_iter().chain(own_bytes).min(),
             oldest_ms: (ms >= 0).then(|| now_ms.saturating_sub(ms)),
             tolerance_ms: (ms / RETENTION_TOLERANCE_SHARE).clamp(0, RETENTION_TOLERANCE_MS_MAX),
         };

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use super::TEXT_BYTES_MAX;
-use crate::spec::{Overflow, PolicyKind};
+use crate::spec::{Overflow, PolicyKind, stream_age_ms};
 use crate::value::{Arguments, Value};
 
 pub(super) const ALTERNATE_EXCHANGE: &str = "alternate-exchange";
@@ -12,6 +12,7 @@ pub(super) const DEAD_LETTER_EXCHANGE: &str = "dead-letter-exchange";
 pub(super) const DEAD_LETTER_ROUTING_KEY: &str = "dead-letter-routing-key";
 pub(super) const DELIVERY_LIMIT: &str = "delivery-limit";
 pub(super) const EXPIRES: &str = "expires";
+pub(super) const MAX_AGE: &str = "max-age";
 pub(super) const MAX_LENGTH: &str = "max-length";
 pub(super) const MAX_LENGTH_BYTES: &str = "max-length-bytes";
 pub(super) const MESSAGE_TTL: &str = "message-ttl";
@@ -89,7 +90,7 @@ static KEYS: [Key; 29] = [
     key("federation-upstream-pattern", false, Takes::Anything, Merge::Never, "upstream pattern"),
     key("federation-upstream-set", false, Takes::Anything, Merge::Never, "upstream set"),
     key("initial-cluster-size", false, Takes::Number(0, ANY), Merge::Never, "cluster size"),
-    key("max-age", false, Takes::Age, Merge::Never, "max age"),
+    key(MAX_AGE, true, Takes::Age, Merge::Never, "max age"),
     key("max-in-memory-bytes", false, Takes::Number(0, ANY), Merge::Smallest, "maximum memory in bytes"),
     key("max-in-memory-length", false, Takes::Number(0, ANY), Merge::Smallest, "maximum memory in bytes"),
     key(MAX_LENGTH, true, Takes::Number(0, ANY), Merge::Smallest, "maximum length"),
@@ -152,16 +153,10 @@ impl Takes {
             Takes::OneOf(texts) => text.is_some_and(|text| texts.contains(&text)),
             Takes::Overflow => text.is_some_and(|text| text.parse::<Overflow>().is_ok()),
             Takes::Number(min, max) => value.as_int().is_some_and(|number| (*min..=*max).contains(&number)),
-            Takes::Age => text.is_some_and(is_age),
+            Takes::Age => text.is_some_and(|text| stream_age_ms(text).is_some()),
             Takes::Anything => text.is_some() || value.as_int().is_some(),
         }
     }
-}
-
-/// Whether a text is a number above zero with a unit of time.
-fn is_age(text: &str) -> bool {
-    let number = text.strip_suffix(['Y', 'M', 'D', 'h', 'm', 's']);
-    number.and_then(|number| number.parse::<u64>().ok()).is_some_and(|number| number > 0)
 }
 
 fn pair(name: &str, value: &Value) -> String {

@@ -16,7 +16,7 @@ use inver_access::dialect::{Expression, ExpressionError};
 use inver_storage::SubmitError;
 
 use crate::limits::LimitReached;
-use crate::spec::{AppliesTo, DeadLetter, PolicyKind, PolicySpec, QueueLimits, QueueSpec};
+use crate::spec::{AppliesTo, DeadLetter, PolicyKind, PolicySpec, QueueLimits, QueueSpec, stream_age_ms};
 use crate::value::{Arguments, Value};
 
 use keys::Merge;
@@ -116,9 +116,10 @@ impl Policy {
     fn applies_to_queue(&self, name: &str, spec: &QueueSpec) -> bool {
         let fits = match self.spec.applies_to {
             AppliesTo::All | AppliesTo::Queues => true,
-            AppliesTo::ClassicQueues => !spec.is_quorum(),
+            AppliesTo::ClassicQueues => !spec.is_quorum() && !spec.is_stream(),
             AppliesTo::QuorumQueues => spec.is_quorum(),
-            AppliesTo::Exchanges | AppliesTo::Streams => false,
+            AppliesTo::Streams => spec.is_stream(),
+            AppliesTo::Exchanges => false,
         };
         fits && self.pattern.matches(name)
     }
@@ -231,6 +232,9 @@ impl Applied {
     /// The limits of a queue that was declared so.
     pub(crate) fn limits(&self, declared: &QueueSpec) -> QueueLimits {
         let mut limits = declared.limits.clone();
+        if declared.is_stream() {
+            return limits;
+        }
         let set = self.definition();
         let number = |key: &str| set.get(key).and_then(Value::as_int);
         let smaller = |declared: Option<u64>, key: &str| {
@@ -262,6 +266,18 @@ impl Applied {
             Some(_) => {}
         }
         limits
+    }
+
+    /// What bounds a stream beside its arguments: the age of its messages in milliseconds, and their bytes.
+    pub(crate) fn retention(&self) -> (Option<u64>, Option<u64>) {
+        if self.is_empty() {
+            return (None, None);
+        }
+        let set = self.definition();
+        let age_ms = set.get(keys::MAX_AGE).and_then(Value::as_str).and_then(stream_age_ms);
+        let bytes = set.get(keys::MAX_LENGTH_BYTES).and_then(Value::as_int);
+        // As for the arguments, 0 is no bound.
+        (age_ms, bytes.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0))
     }
 
     /// The alternate exchange of an exchange that was declared with these arguments.

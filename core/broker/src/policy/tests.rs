@@ -41,25 +41,31 @@ fn the_first_match_by_priority_and_name_applies() {
 fn a_policy_applies_to_objects_of_its_kind() {
     let quorum =
         QueueSpec { arguments: [("x-queue-type".to_owned(), text("quorum"))].into(), ..QueueSpec::default() };
+    let stream = QueueSpec {
+        durable: true,
+        arguments: [("x-queue-type".to_owned(), text("stream"))].into(),
+        ..QueueSpec::default()
+    };
     let classic = QueueSpec::default();
     let kinds = [
-        (AppliesTo::All, true, true, true),
-        (AppliesTo::Exchanges, false, false, true),
-        (AppliesTo::Queues, true, true, false),
-        (AppliesTo::ClassicQueues, true, false, false),
-        (AppliesTo::QuorumQueues, false, true, false),
-        (AppliesTo::Streams, false, false, false),
+        (AppliesTo::All, [true, true, true, true]),
+        (AppliesTo::Exchanges, [false, false, false, true]),
+        (AppliesTo::Queues, [true, true, true, false]),
+        (AppliesTo::ClassicQueues, [true, false, false, false]),
+        (AppliesTo::QuorumQueues, [false, true, false, false]),
+        (AppliesTo::Streams, [false, false, true, false]),
     ];
-    for (applies_to, to_classic, to_quorum, to_exchange) in kinds {
+    for (applies_to, wanted) in kinds {
         let spec = PolicySpec { applies_to, ..spec("^q", 0, &[("max-length", Value::Int(1))]) };
         let mut policies = Policies::default();
         policies.insert(PolicyKind::Operator, policy(PolicyKind::Operator, "p", spec));
         let found = [
             policies.of_queue("q", &classic).operator.is_some(),
             policies.of_queue("q", &quorum).operator.is_some(),
+            policies.of_queue("q", &stream).operator.is_some(),
             policies.of_exchange("q").operator.is_some(),
         ];
-        assert_eq!(found, [to_classic, to_quorum, to_exchange], "{applies_to:?}");
+        assert_eq!(found, wanted, "{applies_to:?}");
         assert!(policies.of_queue("x", &classic).is_empty());
     }
 }
@@ -164,6 +170,6 @@ fn wrong_definitions_are_refused_by_name() {
         pattern.unwrap_err().to_string().starts_with("pattern should be regular expression but is invalid")
     );
     assert!(Policy::new(PolicyKind::Ordinary, "", spec("", 0, &[("max-length", Value::Int(1))])).is_err());
-    let names = [("max-age", text("1D")), ("max-length", Value::Int(1))];
-    assert_eq!(policy(PolicyKind::Ordinary, "p", spec("", 0, &names)).without_effect(), ["max-age"]);
+    let names = [("queue-mode", text("lazy")), ("max-length", Value::Int(1))];
+    assert_eq!(policy(PolicyKind::Ordinary, "p", spec("", 0, &names)).without_effect(), ["queue-mode"]);
 }

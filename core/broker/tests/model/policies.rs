@@ -116,7 +116,7 @@ async fn policies_survive_a_restart_and_apply_to_new_objects() {
     let fixture = Fixture::new();
     let ns = fixture.namespace();
     declare(&ns, "q", durable(QueueLimits::default()));
-    set(&ns, "p", spec("^q", &[("max-length", Value::Int(5)), ("max-age", text("1D"))]));
+    set(&ns, "p", spec("^q", &[("max-length", Value::Int(5)), ("queue-mode", text("lazy"))]));
     set(&ns, "gone", spec("", &[("max-length", Value::Int(1))]));
     set(&ns, "hub", spec("^amq.topic$", &[("alternate-exchange", text("amq.fanout"))]));
     let operator = ns.set_policy(PolicyKind::Operator, "o", spec("^q", &[("max-length", Value::Int(2))]));
@@ -135,7 +135,7 @@ async fn policies_survive_a_restart_and_apply_to_new_objects() {
     }
     let hub = ns.exchange("amq.topic").unwrap().applied();
     assert_eq!(hub.policy.map(|policy| policy.name().to_owned()).as_deref(), Some("hub"));
-    assert_eq!(ns.policy(PolicyKind::Ordinary, "p").unwrap().without_effect(), ["max-age"]);
+    assert_eq!(ns.policy(PolicyKind::Ordinary, "p").unwrap().without_effect(), ["queue-mode"]);
     assert!(matches!(
         ns.delete_policy(PolicyKind::Ordinary, "gone"),
         Err(PolicyError::Unknown { kind: PolicyKind::Ordinary, .. })

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use inver_broker::{Clock, Namespace, TopicConfig, TopicSpec};
+use inver_broker::{
+    AppliesTo, Clock, Namespace, PolicyKind, PolicySpec, QueueSpec, TopicConfig, TopicSpec, Value,
+};
 use inver_storage::{BatchBuilder, Entry, Stream};
 
 use crate::fixture::{Fixture, committed};
@@ -96,4 +98,48 @@ async fn a_busy_stream_is_not_trimmed_record_by_record() {
         assert!(stream.start().0 + 5 + 24 * 60 >= stream.next_offset().0, "within the bound");
     }
     assert!((12..=20).contains(&moves), "{moves}");
+}
+
+/// A queue of the type `stream` with these arguments, and the stream of the log that it is.
+fn stream_queue(ns: &Namespace, name: &str, arguments: &[(&str, Value)]) -> Stream {
+    let kind = ("x-queue-type", Value::from("stream"));
+    let arguments = arguments.iter().chain([&kind]).map(|(name, value)| ((*name).to_owned(), value.clone()));
+    let spec = QueueSpec { durable: true, arguments: arguments.collect(), ..QueueSpec::default() };
+    let declared = ns.declare_queue(name, spec).unwrap();
+    committed(ns, declared.completion);
+    ns.topic(name).unwrap().partition(0).unwrap().stream().clone()
+}
+
+fn set_policy(ns: &Namespace, kind: PolicyKind, pattern: &str, definition: &[(&str, Value)]) {
+    let definition = definition.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    let spec =
+        PolicySpec { pattern: pattern.into(), applies_to: AppliesTo::Streams, priority: 0, definition };
+    committed(ns, ns.set_policy(kind, "p", spec).unwrap().1);
+}
+
+#[tokio::test]
+async fn policies_bound_the_age_and_the_bytes_of_streams() {
+    let (fixture, clock) = Fixture::manual();
+    let ns = fixture.namespace();
+    let own = stream_queue(&ns, "own", &[("x-max-age", "1h".into())]);
+    let none = stream_queue(&ns, "none", &[]);
+    let other = topic(&ns, "a-topic", &[("retention.ms", "-1")]);
+    let all = [&own, &none, &other];
+    for _ in 0..10 {
+        all.iter().for_each(|stream| append(&ns, stream, &clock, 1000));
+        clock.advance(hours(1));
+    }
+    let left = || {
+        fixture.broker.keep_bounds();
+        all.map(|stream| stream.next_offset().0 - stream.start().0)
+    };
+    set_policy(&ns, PolicyKind::Ordinary, "", &[("max-age", "300m".into())]);
+    assert_eq!(left(), [1, 5, 10], "the smaller of argument and policy, and no topic of others");
+    set_policy(&ns, PolicyKind::Operator, "^none$", &[("max-length-bytes", Value::Int(3500))]);
+    assert_eq!(left(), [1, 4, 10], "as many as there must be to reach the bytes");
+    committed(&ns, ns.delete_policy(PolicyKind::Ordinary, "p").unwrap());
+    committed(&ns, ns.delete_policy(PolicyKind::Operator, "p").unwrap());
+    (0..5).for_each(|_| append(&ns, &none, &clock, 1000));
+    clock.advance(hours(24));
+    assert_eq!(left(), [0, 9, 10], "what policies set holds no longer");
 }
