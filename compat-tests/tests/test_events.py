@@ -253,6 +253,7 @@ def test_the_firehose_copies_what_clients_publish_and_get(own_broker, tmp_path):
             return got
 
         channel.basic_publish("tx", "a.b", b"before")
+        channel.queue_declare("q1", passive=True)  # What was sent before it was handled.
         assert api.get("/vhosts/%2F")["tracing"] is False
         assert api.status("PUT", "/vhosts/%2F", {"tracing": True}) == 204
         assert api.get("/vhosts/%2F")["tracing"] is True

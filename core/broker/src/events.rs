@@ -13,6 +13,9 @@ use crate::telemetry::EVENTS_DROPPED;
 use crate::value::{Arguments, Value};
 use crate::waiting::Waiting;
 
+/// Bytes of one fact: one of more (the arguments of a queue, say) is left out.
+const FACT_BYTES_MAX: usize = 8 * 1024;
+
 /// An event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
@@ -92,11 +95,22 @@ impl Events {
 
     /// Tells who listens. Never waits; while nobody listens the facts are not asked for.
     pub fn tell(&self, name: &'static str, facts: impl FnOnce() -> Facts) {
-        if self.is_heard() {
-            let time_ms = self.0.clock.now_ms();
-            let facts = facts();
-            self.0.waiting.push(|| Event { name, time_ms, facts });
+        if !self.is_heard() {
+            return;
         }
+        if self.0.waiting.is_full() {
+            self.count_dropped(1);
+            return;
+        }
+        let time_ms = self.0.clock.now_ms();
+        let mut facts = facts();
+        facts.more.retain(|_, fact| fact.bytes() <= FACT_BYTES_MAX);
+        self.0.waiting.push(|| Event { name, time_ms, facts });
+    }
+
+    /// Counts events that are not published.
+    pub fn count_dropped(&self, events: u64) {
+        self.0.waiting.count_dropped(events);
     }
 
     /// Takes the oldest events, at most `max`, and how many found no place since the last call. Waits for the next if there
@@ -128,6 +142,14 @@ mod tests {
         let names: Vec<_> = told.iter().map(|event| (event.name, event.time_ms)).collect();
         assert_eq!(names, [("queue.created", 7), ("queue.deleted", 7)]);
         assert_eq!((dropped, told[0].facts.by.as_deref()), (1, Some("")));
+        for _ in 0..2 {
+            let arguments = Value::List(vec!["x".repeat(FACT_BYTES_MAX).into()]);
+            events.tell("queue.created", || Facts::new([("name", "q".into()), ("arguments", arguments)]));
+        }
+        events.tell("queue.created", || unreachable!("there is no place"));
+        let (told, dropped) = events.take(10).await;
+        assert_eq!((told.len(), dropped), (2, 1));
+        assert!(told[0].facts.more.keys().eq(["name"]), "{:?}", told[0].facts.more.keys());
         events.set_heard(false);
         events.tell("queue.created", || unreachable!("nobody listens any more"));
     }

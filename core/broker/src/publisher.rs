@@ -437,7 +437,7 @@ impl Publisher {
         if route.is_cut {
             return true;
         }
-        if route.is_traced {
+        if route.is_traced && !self.is_servers && !self.is_exempt {
             self.traced = Some(route.set.queues.iter().map(|queue| queue.name().to_owned()).collect());
         }
         if let Some(stored) = route.repeats {
@@ -495,6 +495,7 @@ impl Publisher {
     /// Counts the cost of messages from 0 again.
     pub fn begin_turn(&mut self) {
         self.cost = 0;
+        self.traced = None;
     }
 
     /// What the messages of the turn cost: about one for each message and each of its receivers, and [`ROUTE_COST`] for a

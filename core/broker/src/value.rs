@@ -66,6 +66,18 @@ impl Value {
         }
     }
 
+    /// About how many bytes it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Value::Text(bytes) | Value::Bytes(bytes) => bytes.len(),
+            Value::List(values) => values.iter().map(|value| size_of::<Value>() + value.bytes()).sum(),
+            Value::Map(map) => {
+                map.iter().map(|(name, value)| name.len() + size_of::<Value>() + value.bytes()).sum()
+            }
+            _ => 0,
+        }
+    }
+
     /// The boolean, if it is one.
     #[must_use]
     pub fn as_bool(&self) -> Option<bool> {

@@ -37,6 +37,11 @@ impl<T> Waiting<T> {
         self.added.notify_one();
     }
 
+    /// Whether the next one finds no place.
+    pub(crate) fn is_full(&self) -> bool {
+        self.events.lock().len() >= self.max
+    }
+
     /// Counts events that got nowhere.
     pub(crate) fn count_dropped(&self, events: u64) {
         self.dropped.fetch_add(events, Ordering::Relaxed);

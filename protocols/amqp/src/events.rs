@@ -37,14 +37,18 @@ pub async fn publish_events(broker: Broker) {
         if dropped > 0 {
             tracing::warn!(dropped, exchange = EXCHANGE, "events were not published: too many waited");
         }
-        let published =
-            told.iter().filter(|event| is_published(event)).try_for_each(|event| events.add(event));
-        let done = published.and_then(|()| Ok(events.publisher.flush()?));
-        match done {
+        for event in told.iter().filter(|event| is_published(event)) {
+            if let Err(error) = events.add(event) {
+                broker.events().count_dropped(1);
+                tracing::warn!(%error, event = event.name, exchange = EXCHANGE, "failed to publish an event");
+            }
+        }
+        match events.publisher.flush() {
             Ok(Completion::At(lsn)) if broker.log().wait_committed(lsn).await.is_err() => return,
             Ok(_) => {}
             Err(error) => {
                 events.publisher.discard();
+                broker.events().count_dropped(told.len() as u64);
                 tracing::warn!(%error, exchange = EXCHANGE, "failed to publish events");
             }
         }
@@ -71,7 +75,21 @@ impl EventPublisher {
     }
 
     fn add(&mut self, event: &Event) -> Result<(), Unpublished> {
-        let properties = properties(event).encode().map_err(Unpublished::Message)?;
+        match self.publish(event, &properties(event)) {
+            // Arguments may be what no message can have, such as too deep a table.
+            Err(Unpublished::Message(_)) => {
+                let mut properties = properties(event);
+                if let Some(facts) = &mut properties.headers {
+                    facts.retain(|name, _| !matches!(name.as_str(), "arguments" | "definition"));
+                }
+                self.publish(event, &properties)
+            }
+            done => done,
+        }
+    }
+
+    fn publish(&mut self, event: &Event, properties: &MessageProperties) -> Result<(), Unpublished> {
+        let properties = properties.encode().map_err(Unpublished::Message)?;
         let routing_key = event.name.as_bytes();
         let publish =
             Publish { exchange: EXCHANGE, routing_key, mandatory: false, properties: &properties, body: b"" };

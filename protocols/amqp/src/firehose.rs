@@ -14,9 +14,11 @@ const EXCHANGE: &str = "amq.rabbitmq.trace";
 const NODE: &[u8] = b"inver";
 /// Bytes of a routing key.
 const KEY_BYTES_MAX: usize = 255;
-/// Bytes of a message's properties, and of the names of its queues, in the headers; properties of more are left out, and so are
-/// further queues.
+/// Bytes of a message's properties, of its keys, and of the names of its queues, in the headers; properties of more are left out,
+/// and so are further keys and queues.
 const PART_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of a text in an array beside its own.
+const TEXT_OVERHEAD: usize = 5;
 
 /// Whose messages are traced.
 #[derive(Debug, Clone, Copy)]
@@ -40,12 +42,15 @@ enum Untraced {
 impl Firehose<'_> {
     /// A client published a message, which was routed to these queues.
     pub(crate) fn published(&self, publish: &Publish<'_>, more_keys: &[&[u8]], queues: &[String]) {
+        if !self.is_bound() {
+            return;
+        }
         let keys = std::iter::once(publish.routing_key).chain(more_keys.iter().copied());
         let mut headers = self.headers(publish.exchange.as_bytes(), keys, publish.properties);
         let (mut array, mut left) = (Vec::new(), PART_BYTES_MAX);
         let mut names = TableWriter::new(&mut array);
         for queue in queues {
-            let Some(rest) = left.checked_sub(queue.len()) else { break };
+            let Some(rest) = left.checked_sub(TEXT_OVERHEAD + queue.len()) else { break };
             left = rest;
             names.value(Value::Text(queue.as_bytes()));
         }
@@ -55,7 +60,7 @@ impl Firehose<'_> {
 
     /// A client got a message of a queue.
     pub(crate) fn delivered(&self, queue: &str, is_redelivered: bool, message: &Outgoing<'_>) {
-        if message.exchange == EXCHANGE.as_bytes() {
+        if message.exchange == EXCHANGE.as_bytes() || !self.is_bound() || is_dead_trace(message.properties) {
             return;
         }
         let more_keys = more_keys_of(message.properties);
@@ -63,6 +68,11 @@ impl Firehose<'_> {
         let mut headers = self.headers(message.exchange, keys, message.properties);
         TableWriter::new(&mut headers).field(b"redelivered", Value::I32(is_redelivered.into()));
         self.send("deliver.", queue.as_bytes(), &headers, message.body);
+    }
+
+    /// Whether a trace would get anywhere.
+    fn is_bound(&self) -> bool {
+        self.namespace.exchange(EXCHANGE).is_some_and(|exchange| exchange.binding_count() > 0)
     }
 
     /// The headers that both have.
@@ -73,8 +83,12 @@ impl Firehose<'_> {
         properties: &[u8],
     ) -> Vec<u8> {
         let (mut table, mut array) = (Vec::new(), Vec::new());
-        let mut list = TableWriter::new(&mut array);
-        keys.for_each(|key| list.value(Value::Text(key)));
+        let (mut list, mut left) = (TableWriter::new(&mut array), PART_BYTES_MAX);
+        for key in keys {
+            let Some(rest) = left.checked_sub(TEXT_OVERHEAD + key.len()) else { break };
+            left = rest;
+            list.value(Value::Text(key));
+        }
         let shown = Some(properties).filter(|raw| raw.len() <= PART_BYTES_MAX);
         let shown = properties_table(&shown.and_then(|raw| Properties::parse(raw).ok()).unwrap_or_default());
         TableWriter::new(&mut table)
@@ -119,6 +133,13 @@ impl Firehose<'_> {
         publisher.flush()?;
         Ok(())
     }
+}
+
+/// Whether a message is a trace that a queue of its own dead-lettered: tracing its delivery would go on for ever.
+fn is_dead_trace(properties: &[u8]) -> bool {
+    let headers = Properties::parse(properties).ok().and_then(|properties| properties.headers);
+    let first = headers.and_then(|headers| headers.get("x-first-death-exchange"));
+    first == Some(Value::Text(EXCHANGE.as_bytes()))
 }
 
 /// Properties as a table, by their names.

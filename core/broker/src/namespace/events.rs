@@ -114,7 +114,10 @@ impl Namespace {
         }
         let mut left = BINDINGS_TOLD_MAX;
         exchange.for_each_binding(|binding| {
-            if left > 0 {
+            // That of an exchange to itself is one of those that lead to it.
+            let to_itself =
+                matches!(&binding.target, RouteTarget::Exchange(target) if target.name() == exchange.name());
+            if left > 0 && !to_itself {
                 left -= 1;
                 let (source, target, key) = (exchange.name(), &binding.target, &*binding.key);
                 let arguments = &binding.terms().arguments;

@@ -3,10 +3,11 @@
 use inver_broker::Facts;
 
 use super::channel::Channel;
+
 use super::consumer::State;
 use super::shared::Shared;
 use crate::codec::Table;
-use crate::map::{channel_pid, connection_pid, core_arguments};
+use crate::map::{DIRECT_REPLY_TO, channel_pid, connection_pid, core_arguments};
 
 impl Channel {
     fn pid(&self, shared: &Shared) -> String {
@@ -42,7 +43,10 @@ impl Channel {
         arguments: Table<'_>,
         shared: &Shared,
     ) {
-        let Some(consumer) = self.consumers.get(slot as usize) else { return };
+        let Some(consumer) = self.consumers.get(slot as usize).filter(|consumer| is_told(&consumer.source))
+        else {
+            return;
+        };
         shared.namespace.tell("consumer.created", || {
             Facts::new([
                 ("consumer_tag", consumer.tag.as_str().into()),
@@ -58,7 +62,10 @@ impl Channel {
 
     /// Tells of the end of a consumer, while it still receives messages.
     pub(super) fn tell_consumer_deleted(&self, slot: u32, shared: &Shared) {
-        let Some(consumer) = self.consumers.get(slot as usize) else { return };
+        let Some(consumer) = self.consumers.get(slot as usize).filter(|consumer| is_told(&consumer.source))
+        else {
+            return;
+        };
         if consumer.is_getter || consumer.state == State::Cancelled {
             return;
         }
@@ -70,4 +77,9 @@ impl Channel {
             ])
         });
     }
+}
+
+/// Whether programs are told of a consumer: not of one for replies, to whose queue everybody may publish that knows its name.
+fn is_told(source: &str) -> bool {
+    !source.starts_with(DIRECT_REPLY_TO)
 }
