@@ -60,6 +60,21 @@ impl Namespace {
         durable: bool,
         start: Start,
     ) -> Result<Arc<Subscription>, SubscriptionError> {
+        self.subscribe_at(topic, name, mode, durable, &|_| start)
+    }
+
+    /// The same, with a start for each partition.
+    ///
+    /// # Errors
+    /// Those of [`Namespace::subscribe`].
+    pub fn subscribe_at(
+        &self,
+        topic: &Arc<Topic>,
+        name: &str,
+        mode: Mode,
+        durable: bool,
+        start: &dyn Fn(u32) -> Start,
+    ) -> Result<Arc<Subscription>, SubscriptionError> {
         let _topology = self.topology();
         if let Some(present) = self.subscription(topic, name) {
             if durable && !present.is_durable() {
@@ -76,7 +91,7 @@ impl Namespace {
             let (sources, made) = self.durable_sources(topic, name, mode, &partitions, start)?;
             (sources, Some(made))
         } else {
-            let source = |p: &Arc<Partition>| (p.stream().clone(), None, start.offset(p.stream()));
+            let source = |p: &Arc<Partition>| (p.stream().clone(), None, start(p.index()).offset(p.stream()));
             (partitions.iter().map(source).collect(), None)
         };
         let subscription = Subscription::over_streams(&self.0.context, name, mode, sources, Trim::Never);
@@ -161,12 +176,13 @@ impl Namespace {
         name: &str,
         mode: Mode,
         partitions: &[Arc<Partition>],
-        start: Start,
+        start: &dyn Fn(u32) -> Start,
     ) -> Result<(Sources, Lsn), SubscriptionError> {
         let mut entry = Entry::new();
         let mut made = Vec::new();
         for partition in partitions {
-            let (cursor, from) = (self.log().allocate_cursor(), start.offset(partition.stream()));
+            let (cursor, from) =
+                (self.log().allocate_cursor(), start(partition.index()).offset(partition.stream()));
             entry.create_cursor(cursor, partition.stream().id(), from);
             made.push((partition.stream().clone(), cursor, from));
         }

@@ -56,7 +56,7 @@ impl Coordinator {
             yield_at_times(place).await;
             self.delete_consumers_if_unused(group);
         }
-        self.delete_unused_shares();
+        self.delete_unused_shares().await;
     }
 
     /// Deletes transactional ids that no producer has used for long.
@@ -119,7 +119,7 @@ impl Coordinator {
 }
 
 /// Lets other tasks on the thread run every [`GROUPS_AT_ONCE`] groups.
-async fn yield_at_times(place: usize) {
+pub(super) async fn yield_at_times(place: usize) {
     if place % GROUPS_AT_ONCE == GROUPS_AT_ONCE - 1 {
         tokio::task::yield_now().await;
     }

@@ -4,7 +4,7 @@
 //! A group of this kind is named by clients, and stays until it is deleted, or has neither members nor a subscription. It shares
 //! a topic by the broker's subscription of its name, which consumers of other protocols join as well.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use inver_storage::{Share, SubmitError, TimeLookup};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::consumer::{JOIN, LEAVE, Refusal};
+use super::expiry::yield_at_times;
 use super::group_settings::{self, GroupValues, ShareSettings, ShareStart};
 use super::share::{RecordLocks, ShareAnswer, ShareBeat, ShareGroup, ShareState};
 use super::{Coordinator, ShareCell, ShareHandle, unavailable, unstored};
@@ -54,6 +55,14 @@ impl Coordinator {
         };
         let settings = self.share_settings(group);
         let is_leaving = beat.epoch == LEAVE;
+        if !is_leaving {
+            // Before anything is made for it.
+            let cell = handle.lock();
+            if cell.group.is_dead() {
+                return Err(unavailable("The group is being deleted."));
+            }
+            cell.group.admits(&beat, &self.limits)?;
+        }
         let mut completion = made;
         for name in beat.names.iter().flatten().filter(|_| !is_leaving) {
             completion = completion.and(self.share_topic(group, name, &settings)?);
@@ -99,30 +108,36 @@ impl Coordinator {
     /// Makes sure that a group shares a topic, if that exists.
     fn share_topic(&self, group: &Str, topic: &str, settings: &ShareSettings) -> Result<Completion, Refusal> {
         let Some((topic, present)) = self.shared(group, topic) else { return Ok(Completion::Now) };
-        let start = match settings.start {
-            ShareStart::Earliest => Start::Earliest,
-            ShareStart::Latest | ShareStart::Ago(_) => Start::Latest,
-        };
-        let is_new = present.is_none();
         let subscription = match present.filter(|present| present.mode() == Mode::Shared) {
             Some(present) => Ok(present),
-            None => self.namespace.subscribe(&topic, group, Mode::Shared, true, start),
+            None => self.begin_share(&topic, group, settings, &[]),
         };
         let subscription = subscription.map_err(|error| cannot_share(&topic, &error))?;
         subscription.limit_deliveries(returns_max(settings));
-        let made = subscription.made();
-        match settings.start {
-            ShareStart::Ago(age) if is_new => {
+        Ok(subscription.made())
+    }
+
+    /// Subscribes a group to a topic: on these partitions at these places, on others where its settings say.
+    fn begin_share(
+        &self,
+        topic: &Arc<Topic>,
+        group: &Str,
+        settings: &ShareSettings,
+        places: &[(u32, Start)],
+    ) -> Result<Arc<Subscription>, SubscriptionError> {
+        let (others, by_time) = match settings.start {
+            ShareStart::Earliest => (Start::Earliest, Vec::new()),
+            ShareStart::Latest => (Start::Latest, Vec::new()),
+            ShareStart::Ago(age) => {
                 let ago_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
                 let from_ms = self.broker.clock().steady_ms().saturating_sub(ago_ms);
-                let reset = self.namespace.reset_subscription(&topic, group, &starts(&topic, from_ms));
-                if let Some((_, Some(again))) = self.shared(group, topic.name()) {
-                    again.limit_deliveries(returns_max(settings));
-                }
-                Ok(made.and(reset.map_err(|error| cannot_share(&topic, &error))?))
+                (Start::Latest, starts(topic, from_ms))
             }
-            _ => Ok(made),
-        }
+        };
+        let place =
+            |index: u32, of: &[(u32, Start)]| of.iter().find(|(at, _)| *at == index).map(|(_, start)| *start);
+        let start = |index: u32| place(index, places).or_else(|| place(index, &by_time)).unwrap_or(others);
+        self.namespace.subscribe_at(topic, group, Mode::Shared, true, &start)
     }
 
     /// The subscription by which a group shares a topic, if it does.
@@ -138,10 +153,14 @@ impl Coordinator {
         topic: &Arc<Topic>,
         starts: &[(u32, Start)],
     ) -> Result<Completion, SubscriptionError> {
-        let present = self.namespace.subscribe(topic, group, Mode::Shared, true, Start::Earliest)?;
+        if starts.is_empty() {
+            return Ok(Completion::Now);
+        }
+        let settings = self.share_settings(group);
+        let present = self.begin_share(topic, group, &settings, starts)?;
         let reset = self.namespace.reset_subscription(topic, group, starts)?;
         if let Some(again) = self.namespace.subscription(topic, group) {
-            again.limit_deliveries(returns_max(&self.share_settings(group)));
+            again.limit_deliveries(returns_max(&settings));
         }
         Ok(present.made().and(reset))
     }
@@ -183,6 +202,9 @@ impl Coordinator {
     pub(crate) fn while_empty<R>(&self, group: &Str, act: impl FnOnce() -> R) -> Result<R, Refusal> {
         let handle = self.find_shares(group).ok_or_else(|| not_found(group))?;
         let cell = handle.lock();
+        if cell.group.is_dead() {
+            return Err(not_found(group));
+        }
         if cell.group.state() != ShareState::Empty {
             return Err(Refusal::new(ErrorCode::NON_EMPTY_GROUP, "The group is not empty."));
         }
@@ -237,8 +259,7 @@ impl Coordinator {
         if is_used {
             return Err(ErrorCode::NON_EMPTY_GROUP);
         }
-        let mut completion: Completion =
-            self.share_rows.delete(group.as_bytes()).map_err(|error| unstored(group, &error))?.into();
+        let mut completion = Completion::Now;
         for share in shares {
             match self.namespace.delete_subscription(&share.topic, group, false) {
                 Ok(deleted) => completion = completion.and(deleted),
@@ -252,6 +273,9 @@ impl Coordinator {
                 self.set_values(group, GroupValues::new()).map_err(|error| unstored(group, &error))?;
             completion = completion.and(deleted);
         }
+        // Last: what fails before leaves the group as it is.
+        let deleted = self.share_rows.delete(group.as_bytes()).map_err(|error| unstored(group, &error))?;
+        completion = completion.and(deleted.into());
         cell.group.delete();
         if let Some(at_ms) = cell.wake_at_ms.take() {
             self.timeouts.cancel(at_ms, cell.group.id().clone());
@@ -262,11 +286,13 @@ impl Coordinator {
     }
 
     /// Deletes groups that have neither members nor a subscription nor settings.
-    pub(super) fn delete_unused_shares(&self) {
+    pub(super) async fn delete_unused_shares(&self) {
         let used: HashSet<String> =
             self.namespace.subscriptions().into_iter().map(|(_, it)| it.name().to_owned()).collect();
         let ids: Vec<Str> = self.shares.read().keys().cloned().collect();
-        for id in ids.iter().filter(|id| !used.contains(id.as_str()) && self.values_of(id).is_empty()) {
+        let is_unused = |id: &&Str| !used.contains(id.as_str()) && self.values_of(id).is_empty();
+        for (place, id) in ids.iter().filter(is_unused).enumerate() {
+            yield_at_times(place).await;
             if self.with_share_group(id, ShareGroup::state) == Some(ShareState::Empty) {
                 // A failure is told where it happens; a member may have joined meanwhile.
                 let _deleted = self.delete_shares(id);
@@ -309,6 +335,11 @@ impl Coordinator {
             }
         }
         drop(values);
+        let mut subscriptions: HashMap<String, Vec<Arc<Subscription>>> = HashMap::new();
+        for (_, subscription) in self.namespace.subscriptions().into_iter().filter(|(_, it)| it.is_durable())
+        {
+            subscriptions.entry(subscription.name().to_owned()).or_default().push(subscription);
+        }
         let mut shares = self.shares.write();
         for (key, row) in self.share_rows.all() {
             let Some(id) = Str::from_utf8(key) else { continue };
@@ -317,8 +348,8 @@ impl Coordinator {
                 continue;
             }
             let settings = self.share_settings(&id);
-            for share in self.shares_of(&id) {
-                share.subscription.limit_deliveries(returns_max(&settings));
+            for subscription in subscriptions.get(id.as_str()).into_iter().flatten() {
+                subscription.limit_deliveries(returns_max(&settings));
             }
             shares.insert(id.clone(), self.share_handle(ShareGroup::new(id)));
         }

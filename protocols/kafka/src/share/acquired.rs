@@ -45,6 +45,11 @@ impl Acquired {
         self.until.len()
     }
 
+    /// Whether a record is held.
+    pub(super) fn holds(&self, id: DeliveryId) -> bool {
+        self.until.contains_key(&id)
+    }
+
     /// Not later than the end of the first hold.
     pub(super) fn next_end(&self) -> Option<Instant> {
         self.next.filter(|_| !self.until.is_empty())

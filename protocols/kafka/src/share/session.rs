@@ -1,6 +1,6 @@
 //! The share session of one member: its epoch, its partitions, and the records that it holds.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use inver_access::Operation;
@@ -22,14 +22,19 @@ use crate::map::partition::partition_index;
 /// Pulls of one topic in a turn, as far as each brings messages.
 const PULLS_MAX: usize = 64;
 
+/// Bytes that a topic takes beside its own: its place, its partitions' first node, and its locks with their name.
+const TOPIC_OVERHEAD: usize = 512;
+
 /// A share session.
 pub(super) struct ShareSession {
     group: Str,
     /// Epoch of the next request.
     pub(super) epoch: i32,
-    topics: Vec<SharedTopic>,
-    /// The topic that the next fetch begins with.
-    first: usize,
+    topics: BTreeMap<Uuid, SharedTopic>,
+    /// Partitions of all topics.
+    partitions: usize,
+    /// The next fetch begins with the topic of this id or the one after it.
+    first: Uuid,
     /// Its place among the sessions of all connections.
     _place: OwnedSemaphorePermit,
 }
@@ -60,7 +65,14 @@ pub(super) struct AfterPulls {
 
 impl ShareSession {
     pub(super) fn new(group: Str, place: OwnedSemaphorePermit) -> ShareSession {
-        ShareSession { group, epoch: 1, topics: Vec::new(), first: 0, _place: place }
+        ShareSession {
+            group,
+            epoch: 1,
+            topics: BTreeMap::new(),
+            partitions: 0,
+            first: Uuid::default(),
+            _place: place,
+        }
     }
 
     /// Goes on to the next epoch.
@@ -70,46 +82,49 @@ impl ShareSession {
 
     /// Partitions that the member wants.
     pub(super) fn partition_count(&self) -> usize {
-        self.topics.iter().map(|topic| topic.partitions.len()).sum()
+        self.partitions
     }
 
     /// Bytes that it takes.
     pub(super) fn bytes(&self) -> usize {
-        let held: usize = self.topics.iter().map(|topic| topic.acquired.len()).sum();
-        self.partition_count() * size_of::<u32>() + held * (size_of::<DeliveryId>() + size_of::<Instant>())
+        let held: usize = self.topics.values().map(|topic| topic.acquired.len()).sum();
+        let topics = self.topics.len() * (size_of::<SharedTopic>() + TOPIC_OVERHEAD);
+        topics + self.partitions * size_of::<u32>() + held * (size_of::<DeliveryId>() + size_of::<Instant>())
     }
 
     /// Adds a partition, whether there is one or not: that is told with each fetch.
     pub(super) fn add(&mut self, access: &Access, topic: Uuid, partition: i32, token: &mut u64) {
         let Some(index) = partition_index(partition) else { return };
-        if let Some(of_session) = self.topics.iter_mut().find(|of_session| of_session.id == topic) {
-            of_session.partitions.insert(index);
-            return;
-        }
-        *token += 1;
-        self.topics.push(SharedTopic {
-            id: topic,
-            topic: None,
-            partitions: BTreeSet::from([index]),
-            consumer: None,
-            locks: access.node.coordinator.record_locks(&self.group, topic.0),
-            acquired: Acquired::default(),
-            token: *token,
+        let of_session = self.topics.entry(topic).or_insert_with(|| {
+            *token += 1;
+            SharedTopic {
+                id: topic,
+                topic: None,
+                partitions: BTreeSet::new(),
+                consumer: None,
+                locks: access.node.coordinator.record_locks(&self.group, topic.0),
+                acquired: Acquired::default(),
+                token: *token,
+            }
         });
+        self.partitions += usize::from(of_session.partitions.insert(index));
     }
 
     /// Removes a partition. What the member holds of it stays its own.
     pub(super) fn forget(&mut self, topic: Uuid, partition: i32) {
-        let of_session = self.topics.iter_mut().find(|of_session| of_session.id == topic);
-        if let (Some(of_session), Some(index)) = (of_session, partition_index(partition)) {
-            of_session.partitions.remove(&index);
+        if let (Some(of_session), Some(index)) = (self.topics.get_mut(&topic), partition_index(partition)) {
+            self.partitions -= usize::from(of_session.partitions.remove(&index));
         }
-        self.drop_forgotten();
     }
 
     /// Leaves topics that the member does not want any more, once it holds nothing of them.
     fn drop_forgotten(&mut self) {
-        self.topics.retain(|topic| !topic.partitions.is_empty() || !topic.acquired.is_empty());
+        self.topics.retain(|_, topic| !topic.partitions.is_empty() || !topic.acquired.is_empty());
+    }
+
+    /// Whether the member holds a record.
+    pub(super) fn holds(&self, topic: Uuid, id: DeliveryId) -> bool {
+        self.topics.get(&topic).is_some_and(|topic| topic.acquired.holds(id))
     }
 
     /// Acknowledges records of a partition.
@@ -121,9 +136,8 @@ impl ShareSession {
         renews: bool,
         until: Instant,
     ) -> Result<Completion, ErrorCode> {
-        let of_session = self.topics.iter_mut().find(|of_session| of_session.id == topic);
         // Of a topic that it does not know, it holds nothing.
-        let topic = of_session.ok_or(ErrorCode::INVALID_RECORD_STATE)?;
+        let topic = self.topics.get_mut(&topic).ok_or(ErrorCode::INVALID_RECORD_STATE)?;
         let partition = partition_index(partition).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
         let done = topic.acquired.acknowledge(partition, batches, renews, until)?;
         let settled = done.accepted.len() + done.released.len() + done.rejected.len();
@@ -148,7 +162,7 @@ impl ShareSession {
 
     /// Gives others the records that were held for too long.
     pub(super) fn end_holds(&mut self, now: Instant) {
-        for topic in &mut self.topics {
+        for topic in self.topics.values_mut() {
             let ended = topic.acquired.take_ended(now);
             if ended.is_empty() {
                 continue;
@@ -163,13 +177,13 @@ impl ShareSession {
 
     /// When to call [`ShareSession::end_holds`] next.
     pub(super) fn next_end(&self) -> Option<Instant> {
-        self.topics.iter().filter_map(|topic| topic.acquired.next_end()).min()
+        self.topics.values().filter_map(|topic| topic.acquired.next_end()).min()
     }
 
     /// Lets other consumers have what this one was woken for: no fetch waits.
     pub(super) fn let_pass(&mut self, tokens: Option<&[u64]>) {
         let is_meant = |topic: &SharedTopic| tokens.is_none_or(|tokens| tokens.contains(&topic.token));
-        for topic in self.topics.iter_mut().filter(|topic| is_meant(topic)) {
+        for topic in self.topics.values_mut().filter(|topic| is_meant(topic)) {
             if let Some(consumer) = &mut topic.consumer {
                 consumer.pull(0, 0, &mut Vec::new());
             }
@@ -187,10 +201,11 @@ impl ShareSession {
     ) -> AfterPulls {
         let mut after = AfterPulls::default();
         self.drop_forgotten();
-        let count = self.topics.len();
-        for place in 0..count {
-            let at = (self.first + place) % count;
-            let Some(topic) = self.topics.get_mut(at) else { break };
+        let in_turn = self.topics.range(self.first..).chain(self.topics.range(..self.first));
+        let in_turn: Vec<Uuid> = in_turn.map(|(id, _)| *id).collect();
+        self.first = in_turn.get(1).copied().unwrap_or_default();
+        for id in in_turn {
+            let Some(topic) = self.topics.get_mut(&id) else { break };
             if !running.has_room() {
                 break;
             }
@@ -209,7 +224,6 @@ impl ShareSession {
             running.is_done |= running.failed.len() > failed;
             topic.pull(mailbox, settings, running, now + settings.lock_duration, &mut after);
         }
-        self.first = if count == 0 { 0 } else { (self.first + 1) % count };
         after
     }
 }

@@ -1,7 +1,7 @@
 //! All share sessions of a connection, and its share fetches.
 //!
 //! A request acknowledges at once, in its turn. What it fetches is looked for at once too; if there is nothing, the fetch waits
-//! until a consumer of the session is woken, or its time is up. A further request of the connection ends that wait.
+//! until a consumer of the session is woken, or its time is up. A further share fetch of the connection ends that wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -126,17 +126,21 @@ impl Sharer {
         if is_final {
             self.sessions.remove(&member);
         } else {
-            for FetchTopic { topic_id, partitions, .. } in &request.topics {
-                for partition in partitions {
-                    session.add(&self.access, *topic_id, partition.partition_index, &mut self.token);
-                }
-            }
             for topic in &request.forgotten_topics_data {
                 topic.partitions.iter().for_each(|partition| session.forget(topic.topic_id, *partition));
             }
-            if session.partition_count() > limits.fetch_partitions_max {
-                self.sessions.remove(&member);
-                return Err((ErrorCode::INVALID_REQUEST, "There are too many partitions in the session."));
+            let wanted = request.topics.iter().flat_map(|FetchTopic { topic_id, partitions, .. }| {
+                partitions.iter().map(|partition| (*topic_id, partition.partition_index))
+            });
+            for (topic, partition) in wanted {
+                session.add(&self.access, topic, partition, &mut self.token);
+                if session.partition_count() > limits.fetch_partitions_max {
+                    self.sessions.remove(&member);
+                    return Err((
+                        ErrorCode::INVALID_REQUEST,
+                        "There are too many partitions in the session.",
+                    ));
+                }
             }
         }
         // A response takes a second of the quota, so that no client waits for long after it.
@@ -282,7 +286,15 @@ impl Sharer {
             return None;
         };
         let mut running = self.running.pop_front()?;
-        if let Some(session) = self.sessions.get_mut(&running.member) {
+        // What was given to others while the response had to wait is theirs.
+        let session = self.sessions.get_mut(&running.member);
+        running.found.retain(|(topic, delivery)| {
+            session.as_ref().is_some_and(|session| session.holds(*topic, delivery.id))
+        });
+        let waits = |later: &Running| later.member == running.member && !later.is_done;
+        if let Some(session) = session
+            && !self.running.iter().any(waits)
+        {
             session.let_pass(None);
         }
         let records = running.found.len();

@@ -85,6 +85,8 @@ pub(crate) struct ShareGroup {
     epoch: i32,
     /// By id.
     members: BTreeMap<Str, ShareMember>,
+    /// Bytes of the members.
+    bytes: usize,
     /// The topics that members subscribe to and that exist: id and number of partitions.
     topics: BTreeMap<Str, (u128, i32)>,
     /// The version of the topics that `topics` are of; none: they are to be found again.
@@ -102,6 +104,7 @@ impl ShareGroup {
             id,
             epoch: 0,
             members: BTreeMap::new(),
+            bytes: 0,
             topics: BTreeMap::new(),
             topics_of: None,
             wake_at: None,
@@ -151,7 +154,7 @@ impl ShareGroup {
 
     /// What counts as memory.
     pub(crate) fn bytes(&self) -> usize {
-        self.members.values().map(ShareMember::bytes).sum()
+        self.bytes
     }
 
     /// When to call [`ShareGroup::on_timeout`] next; may be earlier than anything times out.
@@ -168,7 +171,7 @@ impl ShareGroup {
         let over: Vec<Str> = over.map(|member| member.id.clone()).collect();
         for id in &over {
             tracing::info!(group = %self.id, member = %id, "removed a member after its timeout");
-            self.members.remove(id);
+            self.remove(id);
         }
         if !over.is_empty() {
             self.topics_of = None;
@@ -193,15 +196,12 @@ impl ShareGroup {
     ) -> Result<ShareAnswer, Refusal> {
         if beat.epoch == LEAVE {
             let member_id = beat.member_id;
-            self.members.remove(&member_id).ok_or_else(|| unknown(&member_id))?;
+            self.remove(&member_id).ok_or_else(|| unknown(&member_id))?;
             self.topics_of = None;
             self.next_epoch();
             return Ok(ShareAnswer { member_id, epoch: LEAVE, assigned: None });
         }
-        if beat.epoch != JOIN {
-            self.check(&beat)?;
-        }
-        self.check_room(&beat, limits)?;
+        self.admits(&beat, limits)?;
         let id = beat.member_id.clone();
         let deadline = now + session_timeout;
         let is_new_epoch = self.update(beat, deadline);
@@ -218,6 +218,20 @@ impl ShareGroup {
         let was_told = std::mem::replace(&mut member.is_told, true);
         let assigned = (!was_told).then(|| self.members.get(&id).map(|member| self.topics_of(member)));
         Ok(ShareAnswer { member_id: id, epoch, assigned: assigned.flatten() })
+    }
+
+    /// Checks a heartbeat that does not leave.
+    pub(crate) fn admits(&self, beat: &ShareBeat, limits: &GroupLimits) -> Result<(), Refusal> {
+        if beat.epoch != JOIN {
+            self.check(beat)?;
+        }
+        self.check_room(beat, limits)
+    }
+
+    fn remove(&mut self, id: &Str) -> Option<ShareMember> {
+        let member = self.members.remove(id)?;
+        self.bytes -= member.bytes();
+        Some(member)
     }
 
     /// Checks the epoch of a member that goes on.
@@ -239,11 +253,13 @@ impl ShareGroup {
             let text = "The group has reached its maximum number of members.";
             return Err(Refusal::new(ErrorCode::GROUP_MAX_SIZE_REACHED, text));
         }
+        if beat.names.is_none() && known.is_some() {
+            return Ok(());
+        }
         let texts = [&beat.member_id, &beat.client_id].into_iter().chain(&beat.rack_id);
         let told: usize = texts.chain(beat.names.iter().flatten()).map(|text| text.len()).sum();
-        let is_more = beat.names.is_some() || known.is_none();
-        let others = self.bytes().saturating_sub(known.map_or(0, ShareMember::bytes));
-        if is_more && others.saturating_add(told) > limits.bytes_max {
+        let others = self.bytes.saturating_sub(known.map_or(0, ShareMember::bytes));
+        if others.saturating_add(told) > limits.bytes_max {
             let text = "The members of the group take too much memory.";
             return Err(Refusal::new(ErrorCode::GROUP_MAX_SIZE_REACHED, text));
         }
@@ -253,6 +269,15 @@ impl ShareGroup {
     /// Takes over what a heartbeat says of its member, which is admitted if it is not known. Whether the group gets another
     /// epoch.
     fn update(&mut self, beat: ShareBeat, deadline: Instant) -> bool {
+        let id = beat.member_id.clone();
+        let bytes_of = |group: &ShareGroup| group.members.get(&id).map_or(0, ShareMember::bytes);
+        let before = bytes_of(self);
+        let is_new_epoch = self.take_over(beat, deadline);
+        self.bytes = self.bytes - before + bytes_of(self);
+        is_new_epoch
+    }
+
+    fn take_over(&mut self, beat: ShareBeat, deadline: Instant) -> bool {
         let ShareBeat { member_id, epoch, rack_id, client_id, client_host, names } = beat;
         let is_new = !self.members.contains_key(&member_id);
         let id = member_id.detached();
@@ -268,7 +293,7 @@ impl ShareGroup {
             deadline,
         });
         member.deadline = deadline;
-        if epoch == JOIN {
+        if epoch == JOIN || epoch != member.epoch || names.is_some() {
             // The client may have lost what it was told.
             member.is_told = false;
         }
@@ -285,7 +310,6 @@ impl ShareGroup {
             return is_new;
         }
         member.names = names.iter().map(Str::detached).collect();
-        member.is_told = false;
         self.topics_of = None;
         true
     }

@@ -18,7 +18,7 @@ pub(crate) struct RecordLocks {
 struct Inner {
     taken: HashMap<u32, u32>,
     /// Members that wait for places, each once.
-    waiting: Vec<(Arc<Mailbox>, u64)>,
+    waiting: Vec<(Weak<Mailbox>, u64)>,
 }
 
 impl RecordLocks {
@@ -48,15 +48,21 @@ impl RecordLocks {
             inner.give_back(partition, places);
             std::mem::take(&mut inner.waiting)
         };
-        waiting.into_iter().for_each(|(mailbox, token)| mailbox.post(token));
+        for (mailbox, token) in waiting {
+            if let Some(mailbox) = mailbox.upgrade() {
+                mailbox.post(token);
+            }
+        }
     }
 
     /// Wakes a member when places are released.
     pub(crate) fn wait(&self, mailbox: &Arc<Mailbox>, token: u64) {
         let mut inner = self.inner.lock();
-        let waits = inner.waiting.iter().any(|(of, its)| *its == token && Arc::ptr_eq(of, mailbox));
+        let own = Arc::downgrade(mailbox);
+        inner.waiting.retain(|(of, _)| of.strong_count() > 0);
+        let waits = inner.waiting.iter().any(|(of, its)| *its == token && of.ptr_eq(&own));
         if !waits {
-            inner.waiting.push((mailbox.clone(), token));
+            inner.waiting.push((own, token));
         }
     }
 }

@@ -89,6 +89,10 @@ fn every_member_has_all_partitions_of_its_topics() {
     it.topics.set("a", 1, 3);
     assert_eq!(it.beat("m2", 2, None).unwrap().assigned, Some(vec![(1, 3)]));
     assert_eq!(it.beat("m2", 4, Some(&["b"])).unwrap().assigned, Some(vec![(2, 1)]));
+    // One that was not answered, and sends the same again, with its topics or without them, is told again.
+    assert_eq!(it.beat("m2", 4, Some(&["b"])).unwrap().assigned, Some(vec![(2, 1)]));
+    assert_eq!(it.beat("m2", 4, None).unwrap().assigned, Some(vec![(2, 1)]));
+    assert_eq!(it.beat("m2", 5, None).unwrap().assigned, None);
     // One that joins again is told again.
     assert_eq!(it.beat("m2", 0, Some(&["b"])).unwrap().assigned, Some(vec![(2, 1)]));
     assert_eq!(it.group.state(), ShareState::Stable);
