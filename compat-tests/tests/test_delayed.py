@@ -1,4 +1,4 @@
-"""Delayed messages over AMQP, MQTT and Kafka, their list and withdrawal over HTTP, and that a kill loses none."""
+"""Delayed messages over AMQP and MQTT, their list and withdrawal over HTTP, and that a kill loses none."""
 
 import time
 import uuid
@@ -8,8 +8,7 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from clients import (amqp, amqp_get, amqp_refusal, http_api, kafka_consumer, kafka_create, kafka_producer, kafka_read,
-                     kafka_send, kafka_take, mqtt)
+from clients import amqp, amqp_get, amqp_refusal, http_api, mqtt
 from harness import wait_until
 
 WAIT_SECONDS = 60
@@ -151,98 +150,3 @@ def test_a_delay_that_is_not_well_formed_is_refused(broker, topic):
         info = client.client.publish(topic, b"x", 1)
         wait_until(lambda: info.mid in codes)
         assert codes[info.mid] == 0x90
-
-
-# ---- Kafka
-
-
-def delayed_topic(broker, topic, partitions=1):
-    kafka_create(broker, topic, partitions, **{"inver.delay": "true"})
-
-
-@pytest.mark.parametrize("compression", ["none", "gzip", "lz4", "zstd", "snappy"])
-def test_records_are_appended_when_they_are_due(broker, unique, compression):
-    """In batches of delayed and other records, by a producer with sequence numbers; twice, so that these go on."""
-    delayed_topic(broker, unique)
-    producer = kafka_producer(broker, enable_idempotence=True, linger_ms=200, compression_type=compression)
-    answers = []
-    for round_ in range(2):
-        for number in range(6):
-            headers = [("mine", b"1")] + ([("inver-deliver-after", b"1500")] if number % 3 == 0 else [])
-            producer.produce(unique, b"%d-%d" % (round_, number), b"key", headers=headers,
-                             on_delivery=lambda error, _: answers.append(error))
-        assert producer.flush(WAIT_SECONDS) == 0
-    assert answers == [None] * 12
-    got = kafka_read(broker, unique, 12)
-    at_once = [b"%d-%d" % (r, n) for r in range(2) for n in range(6) if n % 3]
-    assert [m.value() for m in got[:8]] == at_once
-    assert sorted(m.value() for m in got[8:]) == [b"0-0", b"0-3", b"1-0", b"1-3"]
-    assert all((m.key(), m.headers()) == (b"key", [("mine", b"1")]) for m in got)
-    offsets = [m.offset() for m in got]
-    assert offsets == sorted(set(offsets)) and offsets[8] >= 12
-
-
-def test_records_that_are_all_delayed_leave_consumers_waiting(broker, unique):
-    delayed_topic(broker, unique)
-    with kafka_consumer(broker, unique) as consumer:
-        at = int((time.time() + 2) * 1000)
-        kafka_send(broker, unique, b"later", headers=[("inver-deliver-at", str(at).encode())])
-        kafka_send(broker, unique, b"past", headers=[("inver-deliver-at", b"1000")])
-        first, second = kafka_take(consumer, 2)
-        assert (first.value(), second.value()) == (b"past", b"later")
-        assert second.headers() is None and second.timestamp()[1] >= at
-
-
-def test_delayed_records_reach_subscribers_of_other_protocols_when_they_are_due(broker, unique):
-    topic = f"{unique}.t"
-    delayed_topic(broker, topic)
-    with mqtt(broker) as client:
-        client.subscribe(f"{unique}/t")
-        kafka_send(broker, topic, b"later", headers=[("inver-deliver-after", b"1500")])
-        kafka_send(broker, topic, b"now")
-        assert [client.get().payload for _ in range(2)] == [b"now", b"later"]
-
-
-@pytest.mark.parametrize("value", [b"soon", b"", None, b"99999999999999999999"])
-def test_a_delay_that_is_no_number_is_refused(broker, unique, value):
-    delayed_topic(broker, unique)
-    refused = []
-    producer = kafka_producer(broker)
-    producer.produce(unique, b"x", headers=[("inver-deliver-after", value)],
-                     on_delivery=lambda error, _: refused.append(error))
-    producer.flush(WAIT_SECONDS)
-    assert "INVALID_RECORD" in refused[0].name()
-
-
-def test_delayed_records_are_listed_and_survive_a_kill(own_broker):
-    broker = own_broker()
-    delayed_topic(broker, "t", partitions=3)
-    kafka_create(broker, "plain")
-    kafka_send(broker, "plain", b"at once: the topic has no such setting", headers=[("inver-deliver-after", b"3600000")])
-    for partition in range(3):
-        for number in range(50):
-            kafka_send(broker, "t", b"%d" % number, b"k", [("inver-deliver-after", b"%d" % (1000 + number))],
-                       partition=partition)
-    kafka_send(broker, "t", b"far", b"k", [("inver-deliver-after", b"3600000")])
-    broker.kill()
-    broker.start()
-    got = kafka_read(broker, "t", 150)
-    assert sorted((m.partition(), int(m.value())) for m in got) == [(p, n) for p in range(3) for n in range(50)]
-    wait_until(lambda: listed(broker)["total"] == 1)
-    item = listed(broker)["items"][0]
-    assert (item["topic"], item["exchange"], item["address"]) == ("t", None, None)
-    assert http_api(broker, "DELETE", f"/delayed/{item['id']}")[0] == 204
-    assert len(kafka_read(broker, "plain", 1)) == 1
-
-
-def test_records_of_transactions_are_not_delayed(broker, unique):
-    delayed_topic(broker, unique)
-    producer = kafka_producer(broker, transactional_id=unique)
-    producer.init_transactions(WAIT_SECONDS)
-    producer.begin_transaction()
-    refused = []
-    producer.produce(unique, b"x", headers=[("inver-deliver-after", b"1000")],
-                     on_delivery=lambda error, _: refused.append(error))
-    producer.flush(WAIT_SECONDS)
-    assert "INVALID_RECORD" in refused[0].name()
-    producer.abort_transaction(WAIT_SECONDS)

@@ -5,16 +5,14 @@
 
 use std::sync::Arc;
 
-use inver_storage::batch::{BatchBuilder, Record};
-use inver_storage::{Entry, SubmitError};
+use inver_storage::SubmitError;
 
 use crate::completion::Completion;
 use crate::message::{DELAYED_TO, DelayedTarget, DelayedTo, HeaderView, HeaderWriter, Message, Property};
 use crate::namespace::Namespace;
 use crate::peek;
-use crate::produce::ProduceError;
 use crate::publisher::{Publisher, Target};
-use crate::spec::{DeliveryId, TopicId};
+use crate::spec::DeliveryId;
 use crate::subscription::{Dropped, Subscription};
 
 /// Bytes of messages in one entry of the log; one message may be larger.
@@ -39,8 +37,7 @@ pub(crate) fn publish_due(
             None => unreadable.push(message.id),
         }
     }
-    let like =
-        |(_, view, to): &Due<'_>| (view.origin().map(<[u8]>::to_vec), to.rights, partition_of(&to.target));
+    let like = |(_, view, to): &Due<'_>| (view.origin().map(<[u8]>::to_vec), to.rights);
     let mut rest = known.as_slice();
     while let [first, others @ ..] = rest {
         let mut bytes = peek::size(&first.0.record);
@@ -59,14 +56,6 @@ pub(crate) fn publish_due(
     Ok(completion)
 }
 
-/// The partition that a message is appended to, if it is not routed.
-fn partition_of(target: &DelayedTarget<'_>) -> Option<(TopicId, u32)> {
-    match target {
-        DelayedTarget::Topic { id, partition, .. } => Some((TopicId(*id), *partition)),
-        _ => None,
-    }
-}
-
 /// Publishes messages of one origin with the same rights in one entry of the log; where that is too large, in several. A
 /// message whose copies for its receivers alone are too large is dropped.
 fn publish_group(
@@ -75,9 +64,6 @@ fn publish_group(
     group: &[Due<'_>],
 ) -> Result<Completion, SubmitError> {
     let [(_, view, to), ..] = group else { return Ok(Completion::Now) };
-    if let Some((topic, partition)) = partition_of(&to.target) {
-        return append_group(namespace, from, group, topic, partition);
-    }
     let origin = view.origin().and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default();
     let mut publisher = Publisher::of_due(namespace.clone(), namespace.origin(origin), to.rights);
     let mut headers = HeaderWriter::default();
@@ -109,49 +95,11 @@ fn drop_all(from: &Arc<Subscription>, ids: Vec<DeliveryId>) -> Result<Completion
     from.ack_dropped(ids)
 }
 
-/// Appends records that are due to their partition.
-fn append_group(
-    namespace: &Namespace,
-    from: &Arc<Subscription>,
-    group: &[Due<'_>],
-    id: TopicId,
-    partition: u32,
-) -> Result<Completion, SubmitError> {
-    let ids: Vec<DeliveryId> = group.iter().map(|(message, ..)| message.id).collect();
-    let topic = namespace.topic_by_id(id);
-    let Some((topic, partition)) = topic.and_then(|topic| Some((topic.clone(), topic.partition(partition)?)))
-    else {
-        return drop_all(from, ids);
-    };
-    let (mut batch, mut headers) = (BatchBuilder::new(0), HeaderWriter::default());
-    let now_ms = namespace.clock().now_ms();
-    for (message, view, _) in group {
-        headers.begin_producers(view);
-        let (record, all) = (&message.record, headers.headers());
-        let (key, value) = (record.key.as_deref(), record.value.as_deref());
-        batch.push_with(now_ms, key, all.count as usize, all.bytes, value);
-    }
-    let mut entry = Entry::new();
-    from.ack_dropped_in(ids.clone(), &mut entry);
-    match namespace.append_due(&topic, &partition, batch.finish(), entry) {
-        Ok(submitted) => Ok(Completion::At(submitted.lsn)),
-        Err(ProduceError::Log(SubmitError::TooLarge { .. })) if group.len() > 1 => {
-            let (first, second) = group.split_at(group.len() / 2);
-            Ok(publish_group(namespace, from, first)?.and(publish_group(namespace, from, second)?))
-        }
-        Err(ProduceError::Log(error)) if !matches!(error, SubmitError::TooLarge { .. }) => Err(error),
-        Err(error) => {
-            tracing::warn!(topic = topic.name(), %error, "delayed records dropped");
-            drop_all(from, ids)
-        }
-    }
-}
-
 /// Whether the message was published.
 fn publish(
     publisher: &mut Publisher,
     view: &HeaderView<'_>,
-    record: &Record,
+    record: &inver_storage::batch::Record,
     to: &DelayedTo<'_>,
     headers: &mut HeaderWriter,
 ) -> bool {
@@ -174,7 +122,6 @@ fn publish(
         DelayedTarget::Hub { address, retain: true } => {
             publisher.publish_retained(address, &message).map(|(routed, _)| routed)
         }
-        DelayedTarget::Topic { .. } => return false,
     };
     match published {
         Ok(routed) => !routed.refused,

@@ -6,7 +6,6 @@
 //! because a copy does not tell its topic. In a topic that retains, they can set retained values.
 
 mod copies;
-mod delayed;
 mod relay;
 mod retained;
 mod transaction;
@@ -31,10 +30,8 @@ use crate::spec::{HubMode, PublisherId};
 use crate::subscription::Subscription;
 use crate::topic::{Partition, Topic};
 use crate::transactions::TransactionError;
-use crate::write_batch::WriteBatch;
 
 use self::copies::Copies;
-use self::delayed::Diverted;
 
 /// The attribute bits that name a compression.
 const COMPRESSION: i16 = 0x7;
@@ -53,14 +50,6 @@ pub enum ProduceError {
     /// The transaction that it belongs to does not take it.
     #[error(transparent)]
     Transaction(TransactionError),
-    /// A record cannot be appended later as it asks for.
-    #[error("record {record}: {why}")]
-    Delay {
-        /// Its place in the batch.
-        record: u32,
-        /// Why, as a sentence.
-        why: &'static str,
-    },
     /// The log rejected the write.
     #[error("log write rejected: {0}")]
     Log(#[from] SubmitError),
@@ -92,8 +81,7 @@ impl Namespace {
     }
 
     /// As [`produce`](Self::produce), for a client: a record that names an address where the client may not publish goes to
-    /// no address in the hub. That it may write to the topic is the caller's to check. Where the topic has the setting
-    /// `inver.delay`, records are appended later if they ask for it: the offsets that they would have are left out.
+    /// no address in the hub. That it may write to the topic is the caller's to check.
     pub fn produce_as(
         &self,
         client: Option<&Permissions>,
@@ -101,31 +89,11 @@ impl Namespace {
         partition: &Partition,
         batch: Batch,
     ) -> Result<Submitted, ProduceError> {
-        if topic.delays()
-            && let Some(diverted) = delayed::divert(self, topic, partition, &batch)?
-        {
-            let Diverted { batch, copies, queues } = diverted;
-            let submitted = self.produce_with(Entry::new(), client, topic, partition, batch, Some(copies))?;
-            queues.iter().for_each(|(queue, due_ms)| queue.check_new(*due_ms, true));
-            return Ok(submitted);
-        }
-        self.produce_with(Entry::new(), client, topic, partition, batch, None)
-    }
-
-    /// Appends a batch of the broker's own, whatever its records ask for, with what `entry` has.
-    pub(crate) fn append_due(
-        &self,
-        topic: &Topic,
-        partition: &Partition,
-        batch: Batch,
-        entry: Entry,
-    ) -> Result<Submitted, ProduceError> {
-        self.produce_with(entry, None, topic, partition, batch, None)
+        self.produce_with(Entry::new(), client, topic, partition, batch)
     }
 
     /// As [`produce_as`](Self::produce_as), for a publisher that numbers its messages: the records have these numbers, in
-    /// growing order. Those whose numbers it has sent before are left out. Complete when all of them are stored. None of them is
-    /// appended later.
+    /// growing order. Those whose numbers it has sent before are left out. Complete when all of them are stored.
     pub fn produce_numbered(
         &self,
         client: Option<&Permissions>,
@@ -134,11 +102,11 @@ impl Namespace {
         sequence: &PublisherSequence,
         (numbers, batch): (&[u64], Batch),
     ) -> Result<Completion, ProduceError> {
-        let submit = |entry, batch| self.produce_with(entry, client, topic, partition, batch, None);
+        let submit = |entry, batch| self.produce_with(entry, client, topic, partition, batch);
         sequence.advance(numbers, batch, submit)
     }
 
-    /// Appends a batch in an entry that has other parts already; `diverted`: what was taken out of it, for other receivers.
+    /// Appends a batch in an entry that has other parts already.
     fn produce_with(
         &self,
         mut entry: Entry,
@@ -146,25 +114,18 @@ impl Namespace {
         topic: &Topic,
         partition: &Partition,
         batch: Batch,
-        diverted: Option<WriteBatch>,
     ) -> Result<Submitted, ProduceError> {
         let stream = partition.stream();
-        let takes_part = topic.hub() != HubMode::Off && (self.has_hub_subscribers() || topic.retains());
-        if !takes_part && diverted.is_none() {
+        if topic.hub() == HubMode::Off || !(self.has_hub_subscribers() || topic.retains()) {
             entry.batch(std::slice::from_ref(stream), batch);
             return Ok(self.log().submit(entry)?);
         }
-        // In the streams of others there are no gaps: what is left of a batch is copied.
-        let named = match (takes_part, &diverted) {
-            (false, _) => None,
-            (true, Some(_)) => records(batch.bytes()).ok(),
-            (true, None) => addressed_records(self, &batch),
-        };
+        let named = addressed_records(self, &batch);
         let listeners = match &named {
-            None if takes_part => listeners(self, topic, partition),
-            _ => Arc::default(),
+            None => listeners(self, topic, partition),
+            Some(_) => Arc::default(),
         };
-        let mut copies = Copies::of(diverted.unwrap_or_default());
+        let mut copies = Copies::default();
         copies.note_uncopied(&listeners.queues, &batch);
         let mut destinations: Vec<Stream> = vec![stream.clone()];
         destinations.extend(listeners.log.iter().cloned());

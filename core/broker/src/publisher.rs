@@ -4,7 +4,7 @@
 //! routes that is valid until the topology changes, so that a publish to a known address costs a look-up and a copy.
 //! Does not own routing, or what a queue does at its limits.
 
-pub(crate) mod later;
+mod later;
 #[cfg(test)]
 mod tests;
 mod traced;

@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use crate::batch_format::BatchFormat;
 use crate::ordered::Named;
 use crate::peek;
-use crate::spec::{HubMode, TopicConfig, TopicId, TopicKind, delay, hub};
+use crate::spec::{HubMode, TopicConfig, TopicId, TopicKind, hub};
 
 /// A topic.
 pub struct Topic {
@@ -26,8 +26,6 @@ pub struct Topic {
     hub: AtomicU8,
     /// See [`Topic::retains`].
     retains: AtomicBool,
-    /// See [`Topic::delays`].
-    delays: AtomicBool,
 }
 
 /// A partition of a topic: a stream of the log.
@@ -55,7 +53,6 @@ impl Topic {
             hub_default,
             hub: AtomicU8::new(HubMode::of(name, kind, &config, hub_default) as u8),
             retains: AtomicBool::new(hub::retains(&config)),
-            delays: AtomicBool::new(delay::delays(kind, &config)),
             config: RwLock::new(Arc::new(config)),
         }
     }
@@ -116,7 +113,6 @@ impl Topic {
         let hub = HubMode::of(&self.name, self.kind, &config, self.hub_default);
         self.hub.store(hub as u8, Ordering::Release);
         self.retains.store(hub::retains(&config), Ordering::Release);
-        self.delays.store(delay::delays(self.kind, &config), Ordering::Release);
         *self.config.write() = Arc::new(config);
     }
 
@@ -133,11 +129,6 @@ impl Topic {
     /// Whether its records can set retained values.
     pub(crate) fn retains(&self) -> bool {
         self.retains.load(Ordering::Acquire)
-    }
-
-    /// Whether its records are appended later if they say so.
-    pub(crate) fn delays(&self) -> bool {
-        self.delays.load(Ordering::Acquire)
     }
 
     /// The format of batches that the broker composes for it, if not the default.

@@ -329,7 +329,7 @@ impl From<ProduceError> for Problem {
     fn from(error: ProduceError) -> Problem {
         let detail = error.to_string();
         match error {
-            ProduceError::Address { .. } | ProduceError::Delay { .. } => Problem::bad_request(detail),
+            ProduceError::Address { .. } => Problem::bad_request(detail),
             ProduceError::Transaction(_) | ProduceError::Log(_) => Problem::unavailable(detail),
         }
     }

@@ -49,13 +49,6 @@ pub(crate) enum DelayedTarget<'a> {
         /// It sets or clears the retained value of the address.
         retain: bool,
     },
-    /// It is appended to a log topic.
-    Topic {
-        id: u128,
-        /// For lists; a topic of that name which was made later does not get it.
-        name: &'a str,
-        partition: u32,
-    },
 }
 
 impl<'a> DelayedTo<'a> {
@@ -90,9 +83,7 @@ mod tests {
     #[test]
     fn the_stored_form_is_read_again_and_damage_is_not() {
         let exchange = DelayedTarget::Exchange { name: "x", routing_key: b"k", more_keys: vec![b"l", b"m"] };
-        let hub = DelayedTarget::Hub { address: b"a/b", retain: true };
-        let topic = DelayedTarget::Topic { id: 7 << 100, name: "t", partition: 3 };
-        for target in [exchange, hub, topic] {
+        for target in [exchange, DelayedTarget::Hub { address: b"a/b", retain: true }] {
             let to = DelayedTo {
                 target,
                 ttl_ms: Some(5),

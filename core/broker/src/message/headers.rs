@@ -127,26 +127,6 @@ impl HeaderWriter {
         }
     }
 
-    /// Adds the user's headers of another message, but for those whose name is to be left out.
-    pub(crate) fn user_of_except(&mut self, other: &HeaderView<'_>, is_out: impl Fn(&[u8]) -> bool) {
-        if !other.user().any(|(name, _)| is_out(name)) {
-            return self.user_of(other);
-        }
-        let is_composed = other.origin().is_some();
-        for (name, value) in other.user().filter(|(name, _)| !is_out(name)) {
-            match is_composed {
-                true => self.producers(name, value),
-                false => self.user(name, value),
-            }
-        }
-    }
-
-    /// Begins a producer's record with the user's headers of a message as they were written.
-    pub(crate) fn begin_producers(&mut self, other: &HeaderView<'_>) {
-        self.begin_with(Headers::default());
-        other.written().for_each(|(name, value)| self.producers(name, value));
-    }
-
     fn put_value(&mut self, value: Option<&[u8]>) {
         match value {
             Some(value) => put_bytes(&mut self.buf, value),

@@ -55,11 +55,9 @@ pub struct DelayedMessage {
     pub id: DelayedId,
     /// When it is published, milliseconds since 1970.
     pub due_ms: i64,
-    /// The exchange that it goes to; none for a log topic, and for the hub by an address.
+    /// The exchange that it goes to; none for the hub by an address.
     pub exchange: Option<String>,
-    /// The log topic that it is appended to.
-    pub topic: Option<String>,
-    /// The routing key, the address in its slashed form, or the key of the record.
+    /// The routing key, or the address in its slashed form.
     pub key: Vec<u8>,
     /// Further routing keys.
     pub more_keys: Vec<Vec<u8>>,
@@ -199,17 +197,13 @@ impl DelayedMessage {
     fn of(id: DelayedId, record: Record) -> Option<DelayedMessage> {
         let due_ms = expires_ms(&record)?;
         let view = HeaderView::of(&record);
-        let (exchange, topic, key, more_keys) = match DelayedTo::of(&view)?.target {
+        let (exchange, key, more_keys) = match DelayedTo::of(&view)?.target {
             DelayedTarget::Exchange { name, routing_key, more_keys } => {
                 let more_keys = more_keys.into_iter().map(<[u8]>::to_vec).collect();
-                (Some(name.to_owned()), None, routing_key.to_vec(), more_keys)
+                (Some(name.to_owned()), routing_key.to_vec(), more_keys)
             }
-            DelayedTarget::Hub { address, .. } => (None, None, address.to_vec(), Vec::new()),
-            DelayedTarget::Topic { name, .. } => {
-                let key = record.key.as_deref().unwrap_or_default();
-                (None, Some(name.to_owned()), key.to_vec(), Vec::new())
-            }
+            DelayedTarget::Hub { address, .. } => (None, address.to_vec(), Vec::new()),
         };
-        Some(DelayedMessage { id, due_ms, exchange, topic, key, more_keys, record })
+        Some(DelayedMessage { id, due_ms, exchange, key, more_keys, record })
     }
 }

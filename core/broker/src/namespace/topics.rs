@@ -13,7 +13,6 @@ use crate::queue::Queue;
 use crate::rows::{self, TopicRow};
 use crate::spec::{
     HubMode, PARTITIONS_MAX, TopicConfig, TopicError, TopicId, TopicKind, TopicSpec, check_hub, check_name,
-    delay,
 };
 use crate::topic::Topic;
 
@@ -116,7 +115,6 @@ impl Namespace {
             }
         }
         check_hub(name, config)?;
-        delay::check(config)?;
         capture::check(config)?;
         BatchFormat::check(config)
     }

@@ -28,11 +28,6 @@ pub(super) struct Copies {
 }
 
 impl Copies {
-    /// With what there is for other receivers already.
-    pub(super) fn of(batches: WriteBatch) -> Copies {
-        Copies { batches, ..Copies::default() }
-    }
-
     /// Notes the queues with limits that get a batch without a copy.
     pub(super) fn note_uncopied(&mut self, queues: &[Arc<Queue>], batch: &Batch) {
         let limited = queues.iter().filter(|queue| queue.has_limits());

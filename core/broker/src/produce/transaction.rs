@@ -9,7 +9,7 @@ use inver_storage::{Batch, Entry, Stream, SubmitError, Submitted};
 
 use super::copies::Copies;
 use super::relay::{Relay, is_relayed, relayed_partitions};
-use super::{ProduceError, addressed_records, check_address, delayed, named_address};
+use super::{ProduceError, addressed_records, check_address, named_address};
 use crate::access::Permissions;
 use crate::completion::Completion;
 use crate::namespace::Namespace;
@@ -27,9 +27,6 @@ impl Namespace {
         batch: Batch,
         adds_partition: bool,
     ) -> Result<Submitted, ProduceError> {
-        if topic.delays() {
-            delayed::refuse(&batch)?;
-        }
         // Its records are copied later, and must not be refused then.
         if is_relayed(self, topic)
             && let Some(records) = addressed_records(self, &batch)

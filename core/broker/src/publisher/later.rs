@@ -2,9 +2,6 @@
 
 use std::sync::Arc;
 
-use inver_access::{Operation, ResourceKind};
-use inver_storage::SubmitError;
-
 use super::{PublishError, Publisher, Routed, Target, may_write_address};
 use crate::access::Permissions;
 use crate::address::{Form, rewrite};
@@ -13,10 +10,9 @@ use crate::message::{
     DELAYED_TO, DelayedTarget, DelayedTo, HeaderView, HeaderWriter, Message, Property, Rights,
 };
 use crate::namespace::{DelayedMessage, Namespace, QueueError};
-use crate::queue::Queue;
 use crate::receivers::ReceiverSet;
 use crate::spec::{ExchangeSpec, PublisherId};
-use crate::write_batch::WriteBatch;
+use inver_access::{Operation, ResourceKind};
 
 /// The longest delay, milliseconds: ten years.
 const DELAY_MS_MAX: i64 = 315_360_000_000;
@@ -26,48 +22,6 @@ const DELAY_HEADER: &str = "x-delay";
 
 /// What a delayed message costs: it is written once, and the queues of delayed messages are asked how many they hold.
 const LATER_COST: usize = 2;
-
-/// How a message is kept until it is due.
-pub(crate) struct Later<'a> {
-    pub(crate) to: DelayedTo<'a>,
-    /// Milliseconds from its timestamp.
-    pub(crate) delay_ms: i64,
-    /// The user's headers that are not kept.
-    pub(crate) leave_out: fn(&[u8]) -> bool,
-}
-
-/// Puts a message into the queue where it waits until it is due: that queue, and when. None: the queue cannot be made.
-pub(crate) fn store(
-    namespace: &Namespace,
-    batch: &mut WriteBatch,
-    message: &Message<'_>,
-    later: &Later<'_>,
-) -> Result<Option<(Arc<Queue>, i64)>, SubmitError> {
-    let delay_ms = later.delay_ms.min(DELAY_MS_MAX);
-    let queue = match namespace.delayed_queue(delay_ms) {
-        Ok(queue) => queue,
-        Err(QueueError::Log(error)) => return Err(error),
-        Err(error) => {
-            tracing::warn!(namespace = namespace.name(), %error, "failed to delay a message");
-            return Ok(None);
-        }
-    };
-    let due_ms = message.timestamp_ms.saturating_add(delay_ms);
-    let value = later.to.encode();
-    let view = HeaderView::of_encoded(message.headers.bytes, message.headers.count);
-    let mut headers = HeaderWriter::default();
-    headers.begin_like(&view, Some(due_ms));
-    headers.put(Property::Other(DELAYED_TO, &value));
-    view.typed_properties()
-        .filter(|property| !matches!(property, Property::ExpiresMs(_)))
-        .for_each(|property| headers.put(property));
-    headers.user_of_except(&view, later.leave_out);
-    let stored = Message { headers: headers.headers(), lookup: None, ..*message };
-    let mut set = ReceiverSet::default();
-    set.add_queue(&queue);
-    batch.add(&Arc::new(set), None, &stored);
-    Ok(Some((queue, due_ms)))
-}
 
 impl Publisher {
     /// Publishes a message `delay_ms` after its timestamp, as then routed. It may be published now, and the target is there now:
@@ -97,12 +51,6 @@ impl Publisher {
         permissions: &Arc<Permissions>,
         message: &DelayedMessage,
     ) -> Result<(), PublishError> {
-        if let Some(topic) = &message.topic {
-            return match permissions.may(ResourceKind::Topic, topic, Operation::Write) {
-                true => Ok(()),
-                false => Err(PublishError::Refused(topic.clone())),
-            };
-        }
         let more_keys: Vec<&[u8]> = message.more_keys.iter().map(Vec::as_slice).collect();
         let to = match &message.exchange {
             Some(name) => Target::Exchange { name, routing_key: &message.key, more_keys: &more_keys },
@@ -144,12 +92,32 @@ impl Publisher {
         if !self.is_exempt && (self.namespace.is_full() || self.namespace.has_all_delayed()) {
             return refused;
         }
+        let delay_ms = delay_ms.min(DELAY_MS_MAX);
+        let queue = match self.namespace.delayed_queue(delay_ms) {
+            Ok(queue) => queue,
+            Err(QueueError::Log(error)) => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(namespace = self.namespace.name(), %error, "failed to delay a message");
+                return refused;
+            }
+        };
+        let due_ms = message.timestamp_ms.saturating_add(delay_ms);
         let rights = self.rights(&target);
         let ttl_ms = message.headers.expires_ms.map(|at| at.saturating_sub(message.timestamp_ms));
-        let to = DelayedTo { target, ttl_ms, guaranteed: message.guaranteed, rights };
-        let later = Later { to, delay_ms, leave_out: |_| false };
-        let stored = store(&self.namespace, &mut self.write_batch, message, &later)?;
-        let Some((queue, due_ms)) = stored else { return refused };
+        let guaranteed = message.guaranteed;
+        let value = DelayedTo { target, ttl_ms, guaranteed, rights }.encode();
+        let view = HeaderView::of_encoded(message.headers.bytes, message.headers.count);
+        let mut headers = HeaderWriter::default();
+        headers.begin_like(&view, Some(due_ms));
+        headers.put(Property::Other(DELAYED_TO, &value));
+        view.typed_properties()
+            .filter(|property| !matches!(property, Property::ExpiresMs(_)))
+            .for_each(|property| headers.put(property));
+        headers.user_of(&view);
+        let stored = Message { headers: headers.headers(), lookup: None, ..*message };
+        let mut set = ReceiverSet::default();
+        set.add_queue(&queue);
+        self.write_batch.add(&Arc::new(set), None, &stored);
         self.checks.note(LimitCheck { queue, at_ms: due_ms, ttl: true, counted_bytes: 0 });
         self.published += 1;
         self.cost += LATER_COST;
@@ -167,7 +135,7 @@ impl Publisher {
             DelayedTarget::Hub { address, .. } => {
                 Rights { appends: topic(&rewrite(Form::Slashed, Form::Dotted, address)), passes_on: true }
             }
-            DelayedTarget::Exchange { name: "", .. } | DelayedTarget::Topic { .. } => Rights::ALL,
+            DelayedTarget::Exchange { name: "", .. } => Rights::ALL,
             // Any other exchange may lead to the hub.
             DelayedTarget::Exchange { routing_key, more_keys, .. } => {
                 let keys = || std::iter::once(routing_key).chain(more_keys);

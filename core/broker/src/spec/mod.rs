@@ -4,7 +4,6 @@
 //! Owns no behaviour and no state. Depends on nothing in this crate but other plain values.
 
 mod config;
-pub(crate) mod delay;
 mod delivery;
 mod exchange;
 pub(crate) mod hub;

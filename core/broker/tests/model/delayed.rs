@@ -6,9 +6,8 @@ use crate::fixture::*;
 use inver_broker::message::{HeaderView, Property};
 use inver_broker::{
     BindDestination, BrokerConfig, Clock, DelayedId, ExchangeKind, ExchangeSpec, HeaderLookup, HeaderWriter,
-    Limits, Namespace, ProduceError, QueueLimits, QueueSpec, Target, TopicSpec, Value, WithdrawError,
+    Limits, Namespace, QueueLimits, QueueSpec, Target, Value, WithdrawError,
 };
-use inver_storage::BatchBuilder;
 
 /// Publishes a message that comes after a delay; whether it was refused.
 fn later(namespace: &Namespace, to: Target<'_>, value: &str, delay_ms: i64) -> bool {
@@ -189,70 +188,4 @@ async fn an_exchange_delays_messages_that_ask_for_it() {
     advance_until(&clock, "all", || q.counts().ready == 4).await;
     let (mailbox, mut consumer) = attach(q.subscription());
     assert_eq!(values(&take(&mailbox, &mut consumer, 4).await), ["now", "now too", "soon", "later"]);
-}
-
-/// A batch of records, each with a value and a header.
-fn batch(records: &[(&str, &str, &str)]) -> inver_storage::Batch {
-    let mut builder = BatchBuilder::new(0);
-    for (value, name, header) in records {
-        let headers = [(name.as_bytes(), Some(header.as_bytes()))];
-        builder.push(1, Some(b"k"), &headers, Some(value.as_bytes()));
-    }
-    builder.finish()
-}
-
-#[tokio::test]
-async fn records_of_a_producer_are_appended_when_they_are_due() {
-    let (fixture, clock) = Fixture::manual();
-    let ns = fixture.namespace();
-    // The records are of 1970.
-    let config = [("inver.delay", "true"), ("retention.ms", "-1")];
-    let config = config.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let (topic, _) = ns.create_topic("t", &TopicSpec { partitions: 1, config }).unwrap();
-    let (at, after) = ("inver-deliver-at", "inver-deliver-after");
-    let soon = (clock.now_ms() + 50_000).to_string();
-    let records =
-        [("a", "h", "1"), ("d", at, &soon), ("b", after, "0"), ("c", after, "20000"), ("e", "h", "")];
-    let submitted = ns.produce(&topic, &topic.partition(0).unwrap(), batch(&records)).unwrap();
-    committed(&ns, Some(submitted.lsn));
-    assert_eq!(submitted.bases[0].0, 0);
-    let only = batch(&[("f", after, "60000")]);
-    let submitted = ns.produce(&topic, &topic.partition(0).unwrap(), only).unwrap();
-    committed(&ns, Some(submitted.lsn));
-    assert_eq!(submitted.bases[0].0, 5, "those that are taken out have offsets");
-    let values =
-        |ns: &Namespace| stored(ns, "t").into_iter().filter_map(|(_, value)| value).collect::<Vec<_>>();
-    assert_eq!((values(&ns), ns.delayed_count()), (vec!["a".to_owned(), "b".into(), "e".into()], 3));
-    for bad in ["", "x", "1.5"] {
-        let refused =
-            ns.produce(&topic, &topic.partition(0).unwrap(), batch(&[("x", "h", ""), ("y", after, bad)]));
-        assert!(matches!(refused, Err(ProduceError::Delay { record: 1, .. })), "{refused:?}");
-    }
-    let (listed, _) = ns.delayed(None, 10, 1 << 20).unwrap();
-    assert!(listed.iter().all(|one| one.topic.as_deref() == Some("t") && one.key == b"k"));
-    drop((ns, topic));
-    let fixture = fixture.restart();
-    let _housekeeping = fixture.housekeep();
-    let ns = fixture.namespace();
-    advance_until(&clock, "all", || ns.delayed_count() == 0).await;
-    until("all are there", || values(&ns) == ["a", "b", "e", "c", "d", "f"]).await;
-    let topic = ns.topic("t").unwrap();
-    assert_eq!(topic.partition(0).unwrap().stream().next_offset().0, 9);
-}
-
-#[tokio::test]
-async fn a_topic_made_again_does_not_get_what_its_predecessor_was_to_get() {
-    let (fixture, clock) = Fixture::manual();
-    let _housekeeping = fixture.housekeep();
-    let ns = fixture.namespace();
-    let config: inver_broker::TopicConfig = [("inver.delay".to_owned(), "true".to_owned())].into();
-    let make = || ns.create_topic("t", &TopicSpec { partitions: 1, config: config.clone() }).unwrap().0;
-    let topic = make();
-    let records = batch(&[("a", "inver-deliver-after", "1000")]);
-    let submitted = ns.produce(&topic, &topic.partition(0).unwrap(), records).unwrap();
-    committed(&ns, Some(submitted.lsn));
-    committed(&ns, Some(ns.delete_topic("t").unwrap()));
-    make();
-    advance_until(&clock, "it is dropped", || ns.delayed_count() == 0).await;
-    assert_eq!(stored(&ns, "t"), []);
 }

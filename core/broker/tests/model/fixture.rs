@@ -10,7 +10,6 @@ use inver_broker::{
     Publisher, PublisherId, Queue, QueueLimits, QueueSpec, SessionSpec, SessionTerms, Sessions,
     SubscriptionOptions, Target, Will,
 };
-use inver_storage::batch::BatchHeader;
 use inver_storage::{BatchBuilder, CommitPolicy, Log, LogOptions, Offset, Read, records};
 use rustix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
@@ -268,10 +267,9 @@ pub(crate) fn stored(namespace: &Namespace, topic: &str) -> Vec<(String, Option<
         for batch in batches {
             for record in records(&batch.bytes).expect("records") {
                 let record = record.expect("record");
+                at = Offset(batch.base_offset.0 + u64::from(record.offset_delta) + 1);
                 all.push((text(record.key.clone().unwrap_or_default()), record.value.clone().map(text)));
             }
-            let span = BatchHeader::parse(&batch.bytes).expect("header").offset_span();
-            at = Offset(batch.base_offset.0 + span);
         }
     }
     all

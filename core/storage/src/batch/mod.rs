@@ -20,10 +20,11 @@ mod records;
 #[cfg(test)]
 mod tests;
 mod varint;
-mod without;
 
+pub(crate) use self::builder::seal;
 pub use self::builder::{BatchBuilder, ProducerStamp};
 pub use self::checked::Batch;
+pub(crate) use self::compression::compress;
 pub use self::compression::{Compression, DECOMPRESSED_BYTES_MAX, decompress};
 pub use self::control::{commits, marker};
 pub use self::error::BatchError;
@@ -33,4 +34,3 @@ pub use self::header::{
 pub use self::inflate::Inflated;
 pub use self::records::{Headers, Record, Records, decompressed, records, records_within};
 pub use self::varint::{get_varint, get_varlong, put_varint, put_varlong};
-pub(crate) use self::without::rebuild;

@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::batch::{self, BatchHeader, LOG_APPEND_TIME, Record};
+use crate::batch::{self, BatchHeader, Compression, HEADER_BYTES, LOG_APPEND_TIME, Record};
 use crate::read::StoredBatch;
 use crate::seeded_bugs::{Bug, is_seeded};
 
@@ -218,7 +218,7 @@ impl Survivors {
             _ => {
                 let is_append_time = header.attributes & LOG_APPEND_TIME != 0;
                 let max_timestamp = if is_append_time { header.max_timestamp } else { max_timestamp };
-                batch::rebuild(header, &kept, count, max_timestamp).or_else(whole)
+                rebuild(header, &kept, count, max_timestamp).or_else(whole)
             }
         };
         (kept, has_tombstones)
@@ -235,4 +235,22 @@ impl Survivors {
         let is_expired = record.value.is_none() && is_old;
         is_last && !is_expired
     }
+}
+
+/// A batch with fewer records and the same offsets.
+fn rebuild(header: &BatchHeader, records: &[u8], count: u32, max_timestamp: i64) -> Option<Bytes> {
+    let mut header = *header;
+    let codec = Compression::from_attributes(header.attributes).ok()?;
+    let compressed = batch::compress(codec, records);
+    if compressed.is_none() {
+        header.attributes &= !batch::COMPRESSION_MASK;
+    }
+    let records = compressed.as_deref().unwrap_or(records);
+    header.batch_length = u32::try_from(HEADER_BYTES + records.len()).ok()?.checked_sub(12)?;
+    header.record_count = count;
+    header.max_timestamp = max_timestamp;
+    let mut out = BytesMut::with_capacity(HEADER_BYTES + records.len());
+    out.extend_from_slice(&header.encode());
+    out.extend_from_slice(records);
+    Some(batch::seal(out, &mut header))
 }

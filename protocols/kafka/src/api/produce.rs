@@ -346,11 +346,13 @@ fn submit(
         Err(ProduceError::Log(SubmitError::DuplicateSequence { base_offset, lsn })) => (base_offset, lsn),
         Err(ProduceError::Log(error)) => return Err(submit_error(&error)),
         Err(ProduceError::Transaction(error)) => return Err(transaction_error(cx.version(), &error)),
-        Err(error @ ProduceError::Delay { record, why }) => {
-            return Err(invalid_record(&error, record, why));
-        }
         Err(error @ ProduceError::Address { record, .. }) => {
-            return Err(invalid_record(&error, record, "The address that it names is too long"));
+            let records =
+                vec![(i32::try_from(record).unwrap_or(i32::MAX), "The address that it names is too long")];
+            return Err(Rejection {
+                records,
+                ..Rejection::new(ErrorCode::INVALID_RECORD, error.to_string())
+            });
         }
     };
     Ok((wire_offset(base), Completion::At(lsn)))
@@ -367,11 +369,6 @@ fn check_transaction<'a>(cx: &RequestContext<'_>, id: Option<&'a str>) -> Transa
 fn transaction_error(version: i16, error: &TransactionError) -> Rejection {
     let code = error_code(error, ErrorCode::INVALID_PRODUCER_EPOCH);
     Rejection::new(abortable(code, version, ABORTABLE_SINCE), error.to_string())
-}
-
-fn invalid_record(error: &ProduceError, record: u32, why: &'static str) -> Rejection {
-    let records = vec![(i32::try_from(record).unwrap_or(i32::MAX), why)];
-    Rejection { records, ..Rejection::new(ErrorCode::INVALID_RECORD, error.to_string()) }
 }
 
 fn submit_error(error: &SubmitError) -> Rejection {

@@ -56,7 +56,10 @@ impl Coordinator {
             yield_at_times(place).await;
             self.delete_consumers_if_unused(group);
         }
-        self.delete_unused_shares().await;
+        for (place, id) in self.unused_shares().iter().enumerate() {
+            yield_at_times(place).await;
+            self.delete_unused_share(id);
+        }
     }
 
     /// Deletes transactional ids that no producer has used for long.
@@ -119,7 +122,7 @@ impl Coordinator {
 }
 
 /// Lets other tasks on the thread run every [`GROUPS_AT_ONCE`] groups.
-pub(super) async fn yield_at_times(place: usize) {
+async fn yield_at_times(place: usize) {
     if place % GROUPS_AT_ONCE == GROUPS_AT_ONCE - 1 {
         tokio::task::yield_now().await;
     }

@@ -364,7 +364,7 @@ impl Coordinator {
             handles.iter().for_each(|handle| self.delete_if_unused(handle));
             let consumers: Vec<Str> = self.consumers.read().keys().cloned().collect();
             consumers.iter().for_each(|group| self.delete_consumers_if_unused(group));
-            self.delete_unused_shares();
+            self.unused_shares().iter().for_each(|id| self.delete_unused_share(id));
         }
     }
 

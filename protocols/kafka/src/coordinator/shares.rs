@@ -15,7 +15,6 @@ use inver_storage::{Share, SubmitError, TimeLookup};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::consumer::{JOIN, LEAVE, Refusal};
-use super::expiry::yield_at_times;
 use super::group_settings::{self, GroupValues, ShareSettings, ShareStart};
 use super::share::{RecordLocks, ShareAnswer, ShareBeat, ShareGroup, ShareState};
 use super::{Coordinator, ShareCell, ShareHandle, unavailable, unstored};
@@ -285,18 +284,20 @@ impl Coordinator {
         Ok(Some(completion))
     }
 
-    /// Deletes groups that have neither members nor a subscription nor settings.
-    pub(super) async fn delete_unused_shares(&self) {
+    /// The groups that have neither a subscription nor settings.
+    pub(super) fn unused_shares(&self) -> Vec<Str> {
         let used: HashSet<String> =
             self.namespace.subscriptions().into_iter().map(|(_, it)| it.name().to_owned()).collect();
         let ids: Vec<Str> = self.shares.read().keys().cloned().collect();
-        let is_unused = |id: &&Str| !used.contains(id.as_str()) && self.values_of(id).is_empty();
-        for (place, id) in ids.iter().filter(is_unused).enumerate() {
-            yield_at_times(place).await;
-            if self.with_share_group(id, ShareGroup::state) == Some(ShareState::Empty) {
-                // A failure is told where it happens; a member may have joined meanwhile.
-                let _deleted = self.delete_shares(id);
-            }
+        let is_unused = |id: &Str| !used.contains(id.as_str()) && self.values_of(id).is_empty();
+        ids.into_iter().filter(is_unused).collect()
+    }
+
+    /// Deletes one of them, unless it has members.
+    pub(super) fn delete_unused_share(&self, id: &Str) {
+        if self.with_share_group(id, ShareGroup::state) == Some(ShareState::Empty) {
+            // A failure is told where it happens; a member may have joined meanwhile.
+            let _deleted = self.delete_shares(id);
         }
     }
 

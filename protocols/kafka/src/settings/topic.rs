@@ -209,12 +209,6 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Whether a captured message that clears a retained message is appended with a null value.",
     ),
     setting(
-        "inver.delay",
-        Kind::Boolean,
-        "false",
-        "Whether a record with the header inver-deliver-at (milliseconds since 1970) or inver-deliver-after (milliseconds) is appended then, and not now.",
-    ),
-    setting(
         "inver.headers",
         Kind::List,
         "all",

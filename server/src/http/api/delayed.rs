@@ -63,8 +63,6 @@ pub(in crate::http) struct Delayed {
     routing_key: Option<String>,
     /// Or the address that it goes to.
     address: Option<String>,
-    /// Or the log topic that it is appended to.
-    topic: Option<String>,
     /// The protocol that it was published with.
     origin: Option<String>,
     /// The beginning of the value.
@@ -77,11 +75,8 @@ impl From<&DelayedMessage> for Delayed {
     fn from(of: &DelayedMessage) -> Delayed {
         let value = of.record.value.as_deref();
         let key = String::from_utf8_lossy(&of.key).into_owned();
-        let (routing_key, address) = match (&of.exchange, &of.topic) {
-            (Some(_), _) => (Some(key), None),
-            (None, Some(_)) => (None, None),
-            (None, None) => (None, Some(key)),
-        };
+        let (routing_key, address) =
+            if of.exchange.is_some() { (Some(key), None) } else { (None, Some(key)) };
         let origin = HeaderView::of(&of.record).origin();
         Delayed {
             id: of.id.to_string(),
@@ -90,7 +85,6 @@ impl From<&DelayedMessage> for Delayed {
             exchange: of.exchange.clone(),
             routing_key,
             address,
-            topic: of.topic.clone(),
             origin: origin.map(|name| String::from_utf8_lossy(name).into_owned()),
             value: value.map(|value| Data::of(value.get(..VALUE_BYTES_SHOWN).unwrap_or(value))),
             value_size: value.map_or(0, <[u8]>::len) as u64,
