@@ -359,7 +359,8 @@ impl Publisher {
             return Ok(Routed { destinations: route.receivers, refused: true, is_split: false });
         }
         let mut accepting = None;
-        let mut destinations = route.receivers;
+        // A dead letter that repeats one is done with.
+        let mut destinations = route.receivers + usize::from(to_all && route.repeats.is_some());
         if !except.is_empty() {
             let is_left_out = |queue: &&Arc<Queue>| except.contains(&queue.name());
             let left_out: Vec<Arc<Queue>> = route.set.queues.iter().filter(is_left_out).cloned().collect();

@@ -22,6 +22,15 @@ struct Waiting {
     is_running: bool,
 }
 
+/// Says that nothing runs, when a slice panics.
+struct Stops<'a>(&'a Mutex<Waiting>);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.lock().is_running = false;
+    }
+}
+
 impl OneByOne {
     /// Runs a work where blocking is allowed, after those before it; see [`Blocking::spawn_slices`].
     pub(crate) fn spawn(&self, blocking: &Blocking, work: impl FnMut() -> bool + Send + 'static) {
@@ -39,7 +48,11 @@ impl OneByOne {
 
     /// Does the next slice. Whether more may follow.
     fn slice(&self, current: &mut Option<Slice>) -> bool {
-        if current.as_mut().is_some_and(|work| work()) {
+        // A slice that panics ends its own work: the next one that is spawned begins with those that wait.
+        let stops = Stops(&self.0);
+        let has_more = current.as_mut().is_some_and(|work| work());
+        std::mem::forget(stops);
+        if has_more {
             return true;
         }
         let mut waiting = self.0.lock();

@@ -138,7 +138,7 @@ impl ExchangeSpec {
             return None;
         }
         let asked = self.arguments.get(SEEN_MAX).and_then(Value::as_int);
-        Some(asked.map_or(1, |max| usize::try_from(max).unwrap_or(1)))
+        Some(asked.map_or(1, |max| usize::try_from(max).unwrap_or(1)).max(1))
     }
 
     /// Whether its routes depend on the routing key only.
