@@ -2,6 +2,7 @@
 //!
 //! Messages over a limit are dropped on the way. KeyShared assigns messages of other owners' keys to these.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use inver_storage::batch::Record;
@@ -229,4 +230,33 @@ impl State {
             self.requeued.insert(behind.id, requeued);
         }
     }
+}
+
+impl State {
+    /// The first requeued message that the pull under way may take.
+    pub(super) fn first_requeued(&self) -> Option<(DeliveryId, Requeued)> {
+        let Some(rooms) = &self.rooms else {
+            return self.requeued.first_key_value().map(|(id, requeued)| (*id, *requeued));
+        };
+        let of_stream = |(stream, room): (u32, u32)| {
+            let first = self.requeued.range(ids_of(stream)).next().filter(|_| room > 0);
+            first.map(|(id, requeued)| (*id, *requeued))
+        };
+        rooms.iter().find_map(of_stream)
+    }
+
+    /// Whether messages wait that the pull under way has no room for.
+    pub(super) fn leaves_messages(&self) -> bool {
+        let Some(rooms) = &self.rooms else { return false };
+        let waits = |stream: usize| {
+            self.sources.get(stream).is_some_and(|source| source.ready() > 0)
+                || self.requeued.range(ids_of(stream as u32)).next().is_some()
+        };
+        (0..self.sources.len()).any(|stream| !rooms.has(stream as u32) && waits(stream))
+    }
+}
+
+/// The ids that messages of a stream have.
+fn ids_of(partition: u32) -> RangeInclusive<DeliveryId> {
+    DeliveryId { partition, offset: 0 }..=DeliveryId { partition, offset: u64::MAX }
 }
